@@ -1,0 +1,383 @@
+"""Parquet shard sets: how a stage publishes its tables, and how the next stage reads them.
+
+    STORE/<stage>/<key>/<table>/part-00003.parquet     written first
+    STORE/<stage>/<key>/<name>                         attached files: checkpoints, images, reports
+    STORE/<stage>/<key>/shards/00003.json              commits the shard: rows and sha256 of what it holds
+    STORE/<stage>/<key>/manifest.json                  commits the stage; without it there is no output
+
+The key is a hash of what the output depends on (inputs by content, configuration, stage version), so a
+second run finds the manifest and a killed run finds the shards it had committed. Nothing written here
+depends on when, where or how often it was run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from share4video.dataset.schema import SCHEMA_VERSION, TABLES
+from share4video.errors import UserError
+from share4video.store import Store
+
+KEY_LENGTH = 20
+RESERVED_NAMES = frozenset({"manifest.json", "shards", "locks", *TABLES})
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise ``value`` so that equal values give equal bytes; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class StageRef:
+    """A published stage output: its place in the store, and the hash of what it holds."""
+
+    stage: str
+    key: str
+    content_hash: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+    def __str__(self) -> str:
+        return f"{self.prefix}@{self.content_hash}"
+
+    @classmethod
+    def parse(cls, text: str) -> StageRef:
+        """Read ``stage/key@hash``. Raises UserError where the text has another form."""
+        prefix, _, content_hash = text.partition("@")
+        stage, _, key = prefix.partition("/")
+        if not (stage and key and content_hash):
+            raise UserError("not a stage output", where=text, fix="give STAGE/KEY@HASH as the stage printed it")
+        return cls(stage, key, content_hash)
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    table: str
+    shard: int
+    rows: int
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.table}/part-{self.shard:05d}.parquet"
+
+
+class AttachedFile(BaseModel):
+    """A file a stage published beside its tables; ``name`` is its POSIX path below the stage's prefix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    shard: int
+    sha256: str
+    bytes: int = Field(ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        path = PurePosixPath(name)
+        if not path.parts or path.is_absolute() or str(path) != name or ".." in path.parts or "\\" in name:
+            raise ValueError(f"not a plain relative path: {name!r}")
+        if path.parts[0] in RESERVED_NAMES:
+            raise ValueError(f"{path.parts[0]!r} is kept for the stage's own files")
+        return name
+
+
+class ShardCommit(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    shard: int
+    parts: tuple[Part, ...]
+    files: tuple[AttachedFile, ...] = ()
+    counts: dict[str, float]
+
+
+class Manifest(BaseModel):
+    """What a published stage output holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    key: str
+    stage_version: str
+    schema_version: str
+    inputs: tuple[str, ...]
+    config: dict[str, Any]
+    parts: tuple[Part, ...]
+    files: tuple[AttachedFile, ...] = ()
+    counts: dict[str, float]
+    content_hash: str
+
+    @property
+    def ref(self) -> StageRef:
+        return StageRef(self.stage, self.key, self.content_hash)
+
+    def rows(self, table: str) -> int:
+        return sum(part.rows for part in self.parts if part.table == table)
+
+
+class ShardSet:
+    """The output of one stage run: commit shards one by one, then publish them as one.
+
+    Args:
+        inputs: what the output is made from, by content (``StageRef.content_hash``, file hashes).
+        config: the stage's own configuration.
+        identity: what else the output depends on (model revision, prompt version).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stage: str,
+        version: str,
+        *,
+        inputs: Sequence[str],
+        config: BaseModel,
+        identity: Mapping[str, str] | None = None,
+    ) -> None:
+        self.store, self.stage, self.version = store, stage, version
+        self.inputs = tuple(inputs)
+        self.config = {**config.model_dump(mode="json"), **{f"@{k}": v for k, v in (identity or {}).items()}}
+        recipe = [stage, version, SCHEMA_VERSION, list(self.inputs), self.config]
+        self.key = hashlib.sha256(canonical_json(recipe)).hexdigest()[:KEY_LENGTH]
+        self.prefix = f"{stage}/{self.key}"
+        self._attached: dict[int, dict[str, AttachedFile]] = {}
+
+    def published(self) -> Manifest | None:
+        """Return the manifest of an earlier, finished run of the same recipe."""
+        try:
+            return Manifest.model_validate_json(self.store.get(f"{self.prefix}/manifest.json"))
+        except KeyError:
+            return None
+
+    def committed(self, shard: int) -> ShardCommit | None:
+        try:
+            return ShardCommit.model_validate_json(self.store.get(f"{self.prefix}/shards/{shard:05d}.json"))
+        except KeyError:
+            return None
+
+    def attach(self, name: str, data: bytes | Path, shard: int = 0) -> AttachedFile:
+        """Store a file under the stage's prefix; the shard's next ``commit`` makes it part of the output.
+
+        A run killed before that commit attaches again and replaces what it had written.
+
+        Args:
+            name: POSIX path below the stage's prefix, such as ``checkpoint/model.safetensors``.
+            data: the bytes, or a file that is streamed.
+
+        Raises:
+            ValueError: ``name`` leaves the prefix or is one the stage keeps for itself.
+            RuntimeError: the shard is committed and does not hold these bytes under this name.
+        """
+        digest, size = _digest(data)
+        file = AttachedFile(name=name, shard=shard, sha256=digest, bytes=size)
+        earlier = self.committed(shard)
+        if earlier is not None:
+            if file not in earlier.files:
+                raise RuntimeError(f"{self.prefix}: shard {shard} is committed without this {name}")
+            return file
+        key = f"{self.prefix}/{name}"
+        if isinstance(data, Path):
+            self.store.upload(data, key)
+        else:
+            self.store.put(key, data)
+        self._attached.setdefault(shard, {})[name] = file
+        return file
+
+    def commit(
+        self, shard: int, tables: Mapping[str, pa.Table], counts: Mapping[str, float] | None = None
+    ) -> ShardCommit:
+        """Write the shard's tables, then the marker that makes them and the attached files count.
+
+        A shard that is committed already stays as it is, and its commit is returned.
+        """
+        earlier = self.committed(shard)
+        if earlier is not None:
+            return earlier
+        parts = []
+        for name in sorted(tables):
+            data = table_bytes(tables[name].cast(TABLES[name]))
+            part = Part(
+                table=name, shard=shard, rows=tables[name].num_rows, sha256=hashlib.sha256(data).hexdigest()
+            )
+            self.store.put(f"{self.prefix}/{part.path}", data)
+            parts.append(part)
+        attached = self._attached.get(shard, {})
+        files = tuple(attached[name] for name in sorted(attached))
+        commit = ShardCommit(shard=shard, parts=tuple(parts), files=files, counts=dict(counts or {}))
+        marker = canonical_json(commit.model_dump(mode="json"))
+        if not self.store.put_if_absent(f"{self.prefix}/shards/{shard:05d}.json", marker):
+            earlier = self.committed(shard)
+            assert earlier is not None
+            return earlier
+        return commit
+
+    def publish(self, shards: int) -> Manifest:
+        """Write the manifest over ``shards`` committed shards.
+
+        Raises:
+            RuntimeError: a shard is not committed, or two shards attached one name with other bytes.
+        """
+        found = {index: self.committed(index) for index in range(shards)}
+        commits = [commit for commit in found.values() if commit is not None]
+        if len(commits) < shards:
+            missing = [index for index, commit in found.items() if commit is None]
+            raise RuntimeError(f"{self.prefix}: shards {missing} are not committed")
+        parts = tuple(part for commit in commits for part in commit.parts)
+        files: dict[str, AttachedFile] = {}
+        counts: dict[str, float] = {}
+        for commit in commits:
+            for name, value in commit.counts.items():
+                counts[name] = counts.get(name, 0) + value
+            for file in commit.files:  # content-addressed names may come from several shards
+                if files.setdefault(file.name, file).sha256 != file.sha256:
+                    raise RuntimeError(f"{self.prefix}: two shards attached another {file.name}")
+        manifest = Manifest(
+            stage=self.stage,
+            key=self.key,
+            stage_version=self.version,
+            schema_version=SCHEMA_VERSION,
+            inputs=self.inputs,
+            config=self.config,
+            parts=parts,
+            files=tuple(files[name] for name in sorted(files)),
+            counts=counts,
+            content_hash=_content_hash(parts, files.values()),
+        )
+        self.store.put(f"{self.prefix}/manifest.json", canonical_json(manifest.model_dump(mode="json")))
+        return manifest
+
+
+def _content_hash(parts: Iterable[Part], files: Iterable[AttachedFile]) -> str:
+    tables = [[part.table, part.shard, part.sha256] for part in parts]
+    attached = sorted([file.name, file.sha256] for file in files)
+    return hashlib.sha256(canonical_json([tables, attached])).hexdigest()
+
+
+def _digest(data: bytes | Path) -> tuple[str, int]:
+    """Return the sha256 and the size in bytes of ``data``, reading a file block by block."""
+    if isinstance(data, Path):
+        with data.open("rb") as reader:
+            digest = hashlib.file_digest(reader, "sha256").hexdigest()
+            return digest, reader.tell()
+    return hashlib.sha256(data).hexdigest(), len(data)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Encode ``table`` as Parquet; equal tables give equal bytes."""
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def empty_table(name: str) -> pa.Table:
+    return TABLES[name].empty_table()
+
+
+def table_from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build table ``name`` from dictionaries; a missing or unknown column is an error."""
+    schema = TABLES[name]
+    for row in rows:
+        if set(row) != set(schema.names):
+            raise ValueError(f"{name}: columns {sorted(set(row) ^ set(schema.names))} do not match the schema")
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def load_manifest(store: Store, ref: StageRef) -> Manifest:
+    """Return the manifest of ``ref``. Raises UserError where it is missing or holds something else."""
+    try:
+        manifest = Manifest.model_validate_json(store.get(f"{ref.prefix}/manifest.json"))
+    except KeyError:
+        raise UserError(
+            "no published output", where=store.url(ref.prefix), fix=f"run the {ref.stage} stage first"
+        ) from None
+    if manifest.content_hash != ref.content_hash:
+        raise UserError("the output changed since it was named", where=str(ref), fix=f"use {manifest.ref}")
+    return manifest
+
+
+def read_table(store: Store, ref: StageRef, table: str, *, shard: int | None = None) -> pa.Table:
+    """Read a table of a published output, whole or one shard of it, checking every part's hash."""
+    manifest = load_manifest(store, ref)
+    pieces = []
+    for part in manifest.parts:
+        if part.table != table or (shard is not None and part.shard != shard):
+            continue
+        pieces.append(pq.read_table(io.BytesIO(_verified(store, ref, part.path, part.sha256))))
+    return pa.concat_tables(pieces) if pieces else empty_table(table)
+
+
+def read_file(store: Store, ref: StageRef, name: str) -> bytes:
+    """Return an attached file, checked against its hash.
+
+    Raises:
+        KeyError: the output holds no file of that name.
+        UserError: the output is missing, changed or damaged.
+    """
+    for file in load_manifest(store, ref).files:
+        if file.name == name:
+            return _verified(store, ref, name, file.sha256)
+    raise KeyError(f"{ref.prefix}/{name}")
+
+
+def fetch_files(store: Store, ref: StageRef, target: Path, prefix: str = "") -> list[Path]:
+    """Stream the attached files whose name starts with ``prefix`` below the folder ``target``.
+
+    A file keeps its whole name: ``checkpoint/config.json`` lands in ``target/checkpoint/config.json``. One that
+    is there with the right hash is left alone; the others appear under their name only once they are whole
+    and checked.
+
+    Returns:
+        The files' paths, in order of name; empty where no name starts with ``prefix``.
+
+    Raises:
+        UserError: the output is missing, changed or damaged.
+    """
+    paths = []
+    for file in load_manifest(store, ref).files:
+        if not file.name.startswith(prefix):
+            continue
+        path = target / file.name
+        paths.append(path)
+        if path.is_file() and _digest(path)[0] == file.sha256:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            store.download(f"{ref.prefix}/{file.name}", partial)
+            if _digest(partial)[0] != file.sha256:
+                raise _damaged(store, ref, file.name)
+            os.replace(partial, path)
+        except KeyError:
+            raise _damaged(store, ref, file.name) from None
+        finally:
+            partial.unlink(missing_ok=True)
+    return paths
+
+
+def _verified(store: Store, ref: StageRef, name: str, sha256: str) -> bytes:
+    try:
+        data = store.get(f"{ref.prefix}/{name}")
+    except KeyError:
+        raise _damaged(store, ref, name) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _damaged(store, ref, name)
+    return data
+
+
+def _damaged(store: Store, ref: StageRef, name: str) -> UserError:
+    return UserError(
+        "a part of the output is damaged or missing",
+        where=store.url(f"{ref.prefix}/{name}"),
+        fix=f"delete {store.url(ref.prefix)} and run the {ref.stage} stage again",
+    )
