@@ -1,0 +1,193 @@
+"""Nano models: real LLaVA-NeXT checkpoints small enough to ship, train and serve on a laptop's CPU.
+
+Three kinds: ``captioner`` (pairs, single frames, grids and strips to text), ``summarizer`` (text only) and
+``chat`` (16-frame grids). They know the synthetic clips and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from share4video.synthetic import language
+from share4video.synthetic.world import sample_clip
+
+if TYPE_CHECKING:
+    from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor, PreTrainedTokenizerFast
+
+Kind = Literal["captioner", "summarizer", "chat"]
+FOLDERS: dict[Kind, str] = {
+    "captioner": "nano-captioner",
+    "summarizer": "nano-summarizer",
+    "chat": "nano-base",
+}
+
+IMAGE_SIDE, PATCH = 96, 16
+# (height, width): one tile, a stacked pair, two side by side, a grid, a strip of many frames
+PINPOINTS = [[96, 96], [192, 96], [96, 192], [192, 192], [384, 96]]
+VOCABULARY = 720
+CONTEXT = 2048
+PAD, IMAGE, SYSTEM, USER, ASSISTANT, END = (
+    "<pad>",
+    "<image>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+)
+
+# A final assistant message under ``add_generation_prompt`` is a prefill: no end of turn, no new header.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- set prefill = add_generation_prompt and loop.last and message['role'] == 'assistant' -%}"
+    "{{- '<|' + message['role'] + '|>\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}"
+    "{%- if message['content'] is string -%}{{- message['content'] -}}"
+    "{%- else -%}{%- for part in message['content'] -%}{{- part['text'] -}}{%- endfor -%}{%- endif -%}"
+    "{%- if not prefill -%}{{- '<|end|>' -}}{%- endif -%}"
+    "{%- endgeneration -%}"
+    "{%- elif message['content'] is string -%}{{- message['content'] + '<|end|>' -}}"
+    "{%- else -%}"
+    "{%- for part in message['content'] if part['type'] in ('image', 'image_url') -%}"
+    "{{- '<image>\\n' -}}{%- endfor -%}"
+    "{%- for part in message['content'] if part['type'] == 'text' -%}"
+    "{{- part['text'] -}}{%- endfor -%}"
+    "{{- '<|end|>' -}}"
+    "{%- endif -%}"
+    "{%- if add_generation_prompt and loop.last and not prefill -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
+    "{%- endfor -%}"
+)
+
+
+def corpus(extra: Iterable[str] = (), clips: int = 400) -> Iterator[str]:
+    """Yield the texts the tokenizer is fitted to: captions of training clips, then ``extra``."""
+    for seed in range(clips):
+        clip = sample_clip(seed)
+        rng = np.random.default_rng(seed)
+        times = [float(t) for t in np.arange(0.0, clip.duration_s, 2.0)]
+        first = language.first_caption(clip.state_at(0.0), rng)
+        later = [language.differential_caption(c, rng) for c in language.clip_changes(clip, times)]
+        yield language.summary_caption(list(zip(times, [first, *later], strict=True)))
+        yield from later
+        yield language.fast_caption([(i + 1, text) for i, text in enumerate([first, *later])])
+        yield language.brief_caption([clip.state_at(t) for t in times[::4]])
+        for number, time_s in enumerate(times):
+            yield f"Video frame {number + 1} at {time_s:.2f} Second(s) description: "
+    yield from extra
+
+
+def build_tokenizer(extra: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Fit a byte-level BPE tokenizer in which every word of the synthetic language is one token."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r" ?[A-Za-z]+| ?\d+\.\d\d| ?\d+| ?[^\sA-Za-z\d]|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=2,
+        special_tokens=[PAD, IMAGE, SYSTEM, USER, ASSISTANT, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(extra), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[IMAGE, SYSTEM, USER, ASSISTANT],
+        model_max_length=CONTEXT,
+        padding_side="left",
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:
+    from transformers import LlavaNextImageProcessor, LlavaNextProcessor
+
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": IMAGE_SIDE},
+        crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+        image_grid_pinpoints=PINPOINTS,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+        do_center_crop=False,
+    )
+    return LlavaNextProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(
+    kind: Kind, tokenizer: PreTrainedTokenizerFast, seed: int = 0
+) -> LlavaNextForConditionalGeneration:
+    """Build the random-weight model of a kind (captioner and chat 1.7 M parameters, summarizer 0.6 M)."""
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    torch.manual_seed(seed)
+    sees = kind != "summarizer"
+    vision = CLIPVisionConfig(
+        hidden_size=128 if sees else 16,
+        intermediate_size=384 if sees else 16,
+        num_hidden_layers=4 if sees else 1,
+        num_attention_heads=4 if sees else 1,
+        image_size=IMAGE_SIDE,
+        patch_size=PATCH,
+        projection_dim=16,
+        initializer_factor=4.0,
+    )
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=320 if sees else 288,
+        num_hidden_layers=4 if sees else 3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    model = LlavaNextForConditionalGeneration(config)
+    generation = model.generation_config
+    generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    generation.do_sample, generation.max_new_tokens = False, 512
+    return model
+
+
+def write_checkpoint(folder: Path, kind: Kind, seed: int = 0) -> Path:
+    """Write a random-weight checkpoint with processor and chat template; tests use it as a small real model."""
+    tokenizer = build_tokenizer()
+    build_model(kind, tokenizer, seed).save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+    return folder

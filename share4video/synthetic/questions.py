@@ -1,0 +1,131 @@
+"""Multiple-choice questions in MVBench's form, from the facts of a clip or of its captions.
+
+Static tasks can be answered from one frame, temporal ones cannot. Wording and candidates carry no hint:
+answers are drawn evenly, and events whose order follows from their names are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from share4video.synthetic.language import Change, Fact, clip_changes, first_facts
+from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, Clip
+
+TASK_GROUPS = {
+    "colour": "static",
+    "shape": "static",
+    "count": "static",
+    "direction": "temporal",
+    "order": "temporal",
+    "change": "temporal",
+    "moving_count": "temporal",
+}
+COUNTS = ("none", "one", "two", "three")
+SAMPLING_S = 2.0
+MIN_ORDER_GAP_S = 4.0  # events closer than two sampling intervals are not compared
+
+
+@dataclass(frozen=True)
+class Question:
+    """``answer`` is the text of one of ``candidates``, as in MVBench."""
+
+    task: str
+    question: str
+    candidates: tuple[str, ...]
+    answer: str
+
+
+def questions_of_clip(clip: Clip, seed: int) -> list[Question]:
+    """Questions whose answers are true of the clip and observable at 2 s sampling."""
+    times = [float(t) for t in np.arange(0.0, clip.duration_s, SAMPLING_S)]
+    changes = clip_changes(clip, times)
+    return write_questions(first_facts(clip.state_at(0.0), 0.0), changes, seed)
+
+
+def questions_of_facts(first: Sequence[Fact], later: Sequence[Sequence[Fact]], seed: int) -> list[Question]:
+    """Questions over facts read from captions, each taken as observable."""
+    return write_questions(first, [[Change(fact, True) for fact in facts] for facts in later], seed)
+
+
+def write_questions(
+    first: Sequence[Fact], intervals: Sequence[Sequence[Change]], seed: int
+) -> list[Question]:
+    """Write every question the facts support, in a random order of candidates."""
+    rng = np.random.default_rng([seed, 11])
+    present = [fact.object for fact in first if fact.predicate == "present"]
+    changes = [change for interval in intervals for change in interval]
+    questions = _static(present) + _temporal(present, changes, rng)
+    return [
+        Question(q.task, q.question, tuple(str(c) for c in rng.permutation(list(q.candidates))), q.answer)
+        for q in questions
+    ]
+
+
+def _static(present: Sequence[str]) -> list[Question]:
+    questions = []
+    for name in present:
+        colour, shape = name.split(" ")
+        questions.append(
+            Question("colour", f"What colour is the {shape} at the start of the video?", COLOURS, colour)
+        )
+        questions.append(
+            Question("shape", f"What shape is the {colour} object at the start of the video?", SHAPES, shape)
+        )
+    if 1 <= len(present) <= 2:
+        count = "How many objects are there at the start of the video?"
+        questions.append(Question("count", count, COUNTS[1:3], COUNTS[len(present)]))
+    return questions
+
+
+def _temporal(
+    present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator
+) -> list[Question]:
+    questions = []
+    recoloured = {c.fact.object.split(" ")[1] for c in changes if c.fact.predicate == "turns_colour"}
+    moves = [c for c in changes if c.fact.predicate == "moves"]
+    for name in dict.fromkeys(c.fact.object for c in moves):
+        earliest = next(c for c in moves if c.fact.object == name)
+        if earliest.observable:
+            text = f"In which direction does the {name} move first?"
+            questions.append(Question("direction", text, tuple(DIRECTIONS), earliest.fact.value))
+    for change in changes:
+        name = change.fact.object
+        turns = sum(
+            c.fact.predicate == "turns_colour" and c.fact.object.split(" ")[1] == name.split(" ")[1]
+            for c in changes
+        )
+        if change.fact.predicate == "turns_colour" and turns == 1 and name in present:
+            others = tuple(colour for colour in COLOURS if colour != name.split(" ")[0])
+            questions.append(
+                Question("change", f"Which colour does the {name} turn?", others, change.fact.value)
+            )
+    questions.extend(_order([c for c in moves if c.fact.object.split(" ")[1] not in recoloured], rng))
+    movers = {c.fact.object.split(" ")[1] for c in moves}
+    if all(any(c.observable for c in moves if c.fact.object.split(" ")[1] == shape) for shape in movers):
+        answer = COUNTS[min(len(movers), 2)]
+        questions.append(
+            Question("moving_count", "How many objects move during the video?", COUNTS[:3], answer)
+        )
+    return questions
+
+
+def _order(moves: Sequence[Change], rng: np.random.Generator) -> list[Question]:
+    """One question on which of two movements comes first, where both are sure and far enough apart."""
+    earliest: dict[tuple[str, str], Change] = {}
+    for change in moves:
+        earliest.setdefault((change.fact.object, change.fact.value), change)
+    found = list(earliest.values())
+    pairs = [
+        (one, two)
+        for index, one in enumerate(found)
+        for two in found[index + 1 :]
+        if one.observable and two.observable and two.fact.time_s - one.fact.time_s >= MIN_ORDER_GAP_S
+    ]
+    if not pairs:
+        return []
+    one, two = pairs[int(rng.integers(len(pairs)))]
+    texts = tuple(f"the {c.fact.object} moves {c.fact.value}" for c in (one, two))
+    return [Question("order", "Which of these happens first?", texts, texts[0])]
