@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+from share4video import store_lock
 from share4video.errors import UserError
+
+TEMPORARY_PREFIX = ".tmp-"
+BLOCK_BYTES = 1 << 20
 
 
 class Store(ABC):
-    """Keys are POSIX paths below the root. Every put is atomic: a reader sees all of it or nothing."""
+    """Keys are POSIX paths below the root. Every put is atomic: a reader sees all of it or nothing.
+
+    A failure the user can mend (full disk, denied, unreachable, no such bucket) is a UserError.
+    """
 
     @staticmethod
     def open(root: str) -> Store:
@@ -50,7 +60,7 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys below ``prefix`` in lexical order."""
+        """Yield the keys in the folder ``prefix`` and below it, in lexical order; '' is the whole store."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -64,6 +74,32 @@ class Store(ABC):
     def upload(self, source: Path, key: str) -> None:
         """Stream the file ``source`` to ``key``, atomically."""
 
+    def lock(self, key: str, ttl_s: float = store_lock.DEFAULT_TTL_S) -> AbstractContextManager[int]:
+        """Hold the lock ``key``, a folder of its own in the store; the context yields its fencing token.
+
+        Waits while a living process holds it; a holder that died is overtaken after ``ttl_s`` seconds, or at
+        once where it ran on this host. See ``check_token``.
+        """
+        return store_lock.hold(self, key, ttl_s)
+
+    def check_token(self, key: str, token: int) -> None:
+        """Raise LockLost where the lock ``key`` was given to another holder since ``token``."""
+        store_lock.check_token(self, key, token)
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if every store can hold it: a relative POSIX path without empty, dot or hidden steps.
+
+    Raises:
+        ValueError: it is not.
+    """
+    steps = key.split("/")
+    if any(step in ("", ".", "..") or step.startswith(TEMPORARY_PREFIX) for step in steps):
+        raise ValueError(f"not a store key: {key!r}")
+    if any(char in key for char in "\\\0\n\r"):
+        raise ValueError(f"store key with a backslash or a control character: {key!r}")
+    return key
+
 
 class LocalStore(Store):
     """A folder. Writes go to a temporary file beside the target and are renamed over it."""
@@ -74,14 +110,13 @@ class LocalStore(Store):
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"cannot make the store folder: {error.strerror}", where=str(root), fix="give a writable folder"
+                f"cannot make the store folder: {error.strerror}",
+                where=str(root),
+                fix="give a writable folder",
             ) from error
 
     def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise ValueError(f"store key leaves the store: {key!r}")
-        return self.root / parts
+        return self.root / PurePosixPath(check_key(key))
 
     def url(self, key: str) -> str:
         return str(self._path(key))
@@ -92,39 +127,56 @@ class LocalStore(Store):
     def get(self, key: str) -> bytes:
         try:
             return self._path(key).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise KeyError(key) from None
 
-    def _stage(self, path: Path, data: bytes) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return Path(name)
+    @contextmanager
+    def _staged(self, path: Path, write: Callable[[BinaryIO], object]) -> Iterator[Path]:
+        """Yield a synced temporary file beside ``path``; it is gone afterwards unless it was renamed."""
+        staged = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            yield staged
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the store: {error.strerror}",
+                where=str(path),
+                fix="free space or give a writable folder",
+            ) from error
+        finally:
+            staged.unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        os.replace(self._stage(path, data), path)
+        with self._staged(path, lambda file: file.write(data)) as staged:
+            os.replace(staged, path)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)
-        staged = self._stage(path, data)
-        try:
-            os.link(staged, path)  # link(2) fails where the name exists: the one atomic create-with-content
-        except FileExistsError:
+        if path.exists():
             return False
-        finally:
-            staged.unlink()
+        with self._staged(path, lambda file: file.write(data)) as staged:
+            try:
+                os.link(
+                    staged, path
+                )  # link(2) fails where the name exists: the one atomic create-with-content
+            except FileExistsError:
+                return False
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
-        base = self._path(prefix)
-        if not base.is_dir():
-            return
-        found = [p for p in base.rglob("*") if p.is_file() and not p.name.startswith(".tmp-")]
-        yield from sorted(p.relative_to(self.root).as_posix() for p in found)
+        base = self._path(prefix.rstrip("/")) if prefix else self.root
+        found = (
+            (Path(folder) / name).relative_to(self.root).as_posix()
+            for folder, _, names in os.walk(base)
+            for name in names
+            if not name.startswith(TEMPORARY_PREFIX)
+        )
+        yield from sorted(found)
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
@@ -133,17 +185,12 @@ class LocalStore(Store):
         source = self._path(key)
         if not source.is_file():
             raise KeyError(key)
-        with source.open("rb") as reader, target.open("wb") as writer:
-            while block := reader.read(1 << 20):
-                writer.write(block)
+        shutil.copyfile(source, target)
 
     def upload(self, source: Path, key: str) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        with source.open("rb") as reader, os.fdopen(handle, "wb") as writer:
-            while block := reader.read(1 << 20):
-                writer.write(block)
-            writer.flush()
-            os.fsync(writer.fileno())
-        os.replace(name, path)
+        with (
+            source.open("rb") as reader,
+            self._staged(path, lambda file: shutil.copyfileobj(reader, file, BLOCK_BYTES)) as staged,
+        ):
+            os.replace(staged, path)

@@ -6,124 +6,60 @@
     STORE/<stage>/<key>/manifest.json                  commits the stage; without it there is no output
 
 The key is a hash of what the output depends on (inputs by content, configuration, stage version), so a
-second run finds the manifest and a killed run finds the shards it had committed. Nothing written here
+second run finds the manifest and a killed run finds the shards it had committed. Nothing written there
 depends on when, where or how often it was run.
+
+One process writes a shard at a time: it holds the lock ``locks/<stage>/<key>/00003``, and one that was
+overtaken while it slept is refused at its next write.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ValidationError
 
+from share4video.dataset.manifest import (
+    AttachedFile,
+    Manifest,
+    Part,
+    ShardCommit,
+    StageRef,
+    canonical_json,
+    damaged,
+    hash_content,
+    load_manifest,
+)
 from share4video.dataset.schema import SCHEMA_VERSION, TABLES
-from share4video.errors import UserError
 from share4video.store import Store
 
+__all__ = [
+    "AttachedFile",
+    "Manifest",
+    "Part",
+    "ShardCommit",
+    "ShardSet",
+    "StageRef",
+    "canonical_json",
+    "empty_table",
+    "fetch_files",
+    "load_manifest",
+    "read_file",
+    "read_table",
+    "table_bytes",
+    "table_from_rows",
+]
+
 KEY_LENGTH = 20
-RESERVED_NAMES = frozenset({"manifest.json", "shards", "locks", *TABLES})
-
-
-def canonical_json(value: Any) -> bytes:
-    """Serialise ``value`` so that equal values give equal bytes; NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-@dataclass(frozen=True)
-class StageRef:
-    """A published stage output: its place in the store, and the hash of what it holds."""
-
-    stage: str
-    key: str
-    content_hash: str
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.stage}/{self.key}"
-
-    def __str__(self) -> str:
-        return f"{self.prefix}@{self.content_hash}"
-
-    @classmethod
-    def parse(cls, text: str) -> StageRef:
-        """Read ``stage/key@hash``. Raises UserError where the text has another form."""
-        prefix, _, content_hash = text.partition("@")
-        stage, _, key = prefix.partition("/")
-        if not (stage and key and content_hash):
-            raise UserError("not a stage output", where=text, fix="give STAGE/KEY@HASH as the stage printed it")
-        return cls(stage, key, content_hash)
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    table: str
-    shard: int
-    rows: int
-    sha256: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.table}/part-{self.shard:05d}.parquet"
-
-
-class AttachedFile(BaseModel):
-    """A file a stage published beside its tables; ``name`` is its POSIX path below the stage's prefix."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    shard: int
-    sha256: str
-    bytes: int = Field(ge=0)
-
-    @field_validator("name")
-    @classmethod
-    def _stays_inside(cls, name: str) -> str:
-        path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or str(path) != name or ".." in path.parts or "\\" in name:
-            raise ValueError(f"not a plain relative path: {name!r}")
-        if path.parts[0] in RESERVED_NAMES:
-            raise ValueError(f"{path.parts[0]!r} is kept for the stage's own files")
-        return name
-
-
-class ShardCommit(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    shard: int
-    parts: tuple[Part, ...]
-    files: tuple[AttachedFile, ...] = ()
-    counts: dict[str, float]
-
-
-class Manifest(BaseModel):
-    """What a published stage output holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    stage: str
-    key: str
-    stage_version: str
-    schema_version: str
-    inputs: tuple[str, ...]
-    config: dict[str, Any]
-    parts: tuple[Part, ...]
-    files: tuple[AttachedFile, ...] = ()
-    counts: dict[str, float]
-    content_hash: str
-
-    @property
-    def ref(self) -> StageRef:
-        return StageRef(self.stage, self.key, self.content_hash)
-
-    def rows(self, table: str) -> int:
-        return sum(part.rows for part in self.parts if part.table == table)
+Record = TypeVar("Record", Manifest, ShardCommit)
 
 
 class ShardSet:
@@ -152,19 +88,41 @@ class ShardSet:
         self.key = hashlib.sha256(canonical_json(recipe)).hexdigest()[:KEY_LENGTH]
         self.prefix = f"{stage}/{self.key}"
         self._attached: dict[int, dict[str, AttachedFile]] = {}
+        self._tokens: dict[int, int] = {}  # of the shards this object is writing
 
     def published(self) -> Manifest | None:
-        """Return the manifest of an earlier, finished run of the same recipe."""
-        try:
-            return Manifest.model_validate_json(self.store.get(f"{self.prefix}/manifest.json"))
-        except KeyError:
-            return None
+        """Return the manifest of an earlier, finished run of the same recipe, or None."""
+        return self._read(Manifest, "manifest.json")
 
     def committed(self, shard: int) -> ShardCommit | None:
+        """Return what ``shard`` holds, or None where no run has finished it."""
+        return self._read(ShardCommit, self._marker(shard))
+
+    def _read(self, kind: type[Record], name: str) -> Record | None:
         try:
-            return ShardCommit.model_validate_json(self.store.get(f"{self.prefix}/shards/{shard:05d}.json"))
+            return kind.model_validate_json(self.store.get(f"{self.prefix}/{name}"))
         except KeyError:
             return None
+        except ValidationError as error:
+            raise damaged(self.store, StageRef(self.stage, self.key, ""), name) from error
+
+    @contextmanager
+    def writing(self, shard: int) -> Iterator[ShardCommit | None]:
+        """Be the only writer of ``shard``; yield its commit if it has one, for then there is no work left.
+
+            with output.writing(shard) as done:
+                if done is None:
+                    output.commit(shard, compute())
+
+        Waits while another living process writes the shard. Inside, ``attach`` and ``commit`` raise LockLost
+        once another process took the shard over.
+        """
+        with self.store.lock(self._lock_key(shard)) as token:
+            self._tokens[shard] = token
+            try:
+                yield self.committed(shard)
+            finally:
+                del self._tokens[shard]
 
     def attach(self, name: str, data: bytes | Path, shard: int = 0) -> AttachedFile:
         """Store a file under the stage's prefix; the shard's next ``commit`` makes it part of the output.
@@ -177,7 +135,8 @@ class ShardSet:
 
         Raises:
             ValueError: ``name`` leaves the prefix or is one the stage keeps for itself.
-            RuntimeError: the shard is committed and does not hold these bytes under this name.
+            RuntimeError: the shard is committed and does not hold these bytes under this name, or (LockLost)
+                another process writes it now.
         """
         digest, size = _digest(data)
         file = AttachedFile(name=name, shard=shard, sha256=digest, bytes=size)
@@ -186,6 +145,7 @@ class ShardSet:
             if file not in earlier.files:
                 raise RuntimeError(f"{self.prefix}: shard {shard} is committed without this {name}")
             return file
+        self._check_token(shard)
         key = f"{self.prefix}/{name}"
         if isinstance(data, Path):
             self.store.upload(data, key)
@@ -199,28 +159,52 @@ class ShardSet:
     ) -> ShardCommit:
         """Write the shard's tables, then the marker that makes them and the attached files count.
 
-        A shard that is committed already stays as it is, and its commit is returned.
+        A shard that is committed already stays as it is, and its commit is returned. Outside ``writing`` the
+        lock is held for the time of the commit.
+
+        Raises:
+            LockLost: another process took the shard over.
         """
-        earlier = self.committed(shard)
-        if earlier is not None:
-            return earlier
+        if shard not in self._tokens:
+            with self.writing(shard) as earlier:
+                return earlier or self.commit(shard, tables, counts)
         parts = []
         for name in sorted(tables):
             data = table_bytes(tables[name].cast(TABLES[name]))
-            part = Part(
-                table=name, shard=shard, rows=tables[name].num_rows, sha256=hashlib.sha256(data).hexdigest()
-            )
-            self.store.put(f"{self.prefix}/{part.path}", data)
-            parts.append(part)
+            digest = hashlib.sha256(data).hexdigest()
+            part = Part(table=name, shard=shard, rows=tables[name].num_rows, sha256=digest)
+            parts.append((part, data))
         attached = self._attached.get(shard, {})
-        files = tuple(attached[name] for name in sorted(attached))
-        commit = ShardCommit(shard=shard, parts=tuple(parts), files=files, counts=dict(counts or {}))
-        marker = canonical_json(commit.model_dump(mode="json"))
-        if not self.store.put_if_absent(f"{self.prefix}/shards/{shard:05d}.json", marker):
+        commit = ShardCommit(
+            shard=shard,
+            parts=tuple(part for part, _ in parts),
+            files=tuple(attached[name] for name in sorted(attached)),
+            counts=dict(counts or {}),
+        )
+        marker = canonical_json(commit.model_dump(mode="json"))  # refuses NaN before anything is written
+        earlier = self.committed(shard)
+        if earlier is not None:
+            return earlier
+        for part, data in parts:
+            self._check_token(shard)
+            self.store.put(f"{self.prefix}/{part.path}", data)
+        self._check_token(shard)
+        if not self.store.put_if_absent(f"{self.prefix}/{self._marker(shard)}", marker):
             earlier = self.committed(shard)
             assert earlier is not None
             return earlier
         return commit
+
+    def _marker(self, shard: int) -> str:
+        return f"shards/{shard:05d}.json"
+
+    def _lock_key(self, shard: int) -> str:
+        return f"locks/{self.prefix}/{shard:05d}"
+
+    def _check_token(self, shard: int) -> None:
+        token = self._tokens.get(shard)
+        if token is not None:
+            self.store.check_token(self._lock_key(shard), token)
 
     def publish(self, shards: int) -> Manifest:
         """Write the manifest over ``shards`` committed shards.
@@ -252,16 +236,10 @@ class ShardSet:
             parts=parts,
             files=tuple(files[name] for name in sorted(files)),
             counts=counts,
-            content_hash=_content_hash(parts, files.values()),
+            content_hash=hash_content(parts, files.values()),
         )
         self.store.put(f"{self.prefix}/manifest.json", canonical_json(manifest.model_dump(mode="json")))
         return manifest
-
-
-def _content_hash(parts: Iterable[Part], files: Iterable[AttachedFile]) -> str:
-    tables = [[part.table, part.shard, part.sha256] for part in parts]
-    attached = sorted([file.name, file.sha256] for file in files)
-    return hashlib.sha256(canonical_json([tables, attached])).hexdigest()
 
 
 def _digest(data: bytes | Path) -> tuple[str, int]:
@@ -281,6 +259,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def empty_table(name: str) -> pa.Table:
+    """Return table ``name`` without rows."""
     return TABLES[name].empty_table()
 
 
@@ -289,21 +268,10 @@ def table_from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     schema = TABLES[name]
     for row in rows:
         if set(row) != set(schema.names):
-            raise ValueError(f"{name}: columns {sorted(set(row) ^ set(schema.names))} do not match the schema")
+            raise ValueError(
+                f"{name}: columns {sorted(set(row) ^ set(schema.names))} do not match the schema"
+            )
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-
-
-def load_manifest(store: Store, ref: StageRef) -> Manifest:
-    """Return the manifest of ``ref``. Raises UserError where it is missing or holds something else."""
-    try:
-        manifest = Manifest.model_validate_json(store.get(f"{ref.prefix}/manifest.json"))
-    except KeyError:
-        raise UserError(
-            "no published output", where=store.url(ref.prefix), fix=f"run the {ref.stage} stage first"
-        ) from None
-    if manifest.content_hash != ref.content_hash:
-        raise UserError("the output changed since it was named", where=str(ref), fix=f"use {manifest.ref}")
-    return manifest
 
 
 def read_table(store: Store, ref: StageRef, table: str, *, shard: int | None = None) -> pa.Table:
@@ -333,9 +301,9 @@ def read_file(store: Store, ref: StageRef, name: str) -> bytes:
 def fetch_files(store: Store, ref: StageRef, target: Path, prefix: str = "") -> list[Path]:
     """Stream the attached files whose name starts with ``prefix`` below the folder ``target``.
 
-    A file keeps its whole name: ``checkpoint/config.json`` lands in ``target/checkpoint/config.json``. One that
-    is there with the right hash is left alone; the others appear under their name only once they are whole
-    and checked.
+    A file keeps its whole name: ``checkpoint/config.json`` lands in ``target/checkpoint/config.json``. One
+    that is there with the right hash is left alone; the others appear under their name only once they are
+    whole and checked.
 
     Returns:
         The files' paths, in order of name; empty where no name starts with ``prefix``.
@@ -356,10 +324,10 @@ def fetch_files(store: Store, ref: StageRef, target: Path, prefix: str = "") -> 
         try:
             store.download(f"{ref.prefix}/{file.name}", partial)
             if _digest(partial)[0] != file.sha256:
-                raise _damaged(store, ref, file.name)
+                raise damaged(store, ref, file.name)
             os.replace(partial, path)
         except KeyError:
-            raise _damaged(store, ref, file.name) from None
+            raise damaged(store, ref, file.name) from None
         finally:
             partial.unlink(missing_ok=True)
     return paths
@@ -369,15 +337,7 @@ def _verified(store: Store, ref: StageRef, name: str, sha256: str) -> bytes:
     try:
         data = store.get(f"{ref.prefix}/{name}")
     except KeyError:
-        raise _damaged(store, ref, name) from None
+        raise damaged(store, ref, name) from None
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _damaged(store, ref, name)
+        raise damaged(store, ref, name)
     return data
-
-
-def _damaged(store: Store, ref: StageRef, name: str) -> UserError:
-    return UserError(
-        "a part of the output is damaged or missing",
-        where=store.url(f"{ref.prefix}/{name}"),
-        fix=f"delete {store.url(ref.prefix)} and run the {ref.stage} stage again",
-    )

@@ -39,9 +39,7 @@ class StageResult:
         return self.computed_shards == 0
 
     @classmethod
-    def from_manifest(
-        cls, manifest: Manifest, *, computed_shards: int, total_shards: int
-    ) -> StageResult:
+    def from_manifest(cls, manifest: Manifest, *, computed_shards: int, total_shards: int) -> StageResult:
         """Rebuild the result from what was published, so that a second run reports the same rows.
 
         The stage's shards commit the counts ``rows_in``, ``rows_out``, ``reject:<reason>`` and
