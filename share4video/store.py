@@ -47,6 +47,10 @@ class Store(ABC):
     def exists(self, key: str) -> bool: ...
 
     @abstractmethod
+    def size(self, key: str) -> int:
+        """Return the size of ``key`` in bytes. Raises KeyError where it is missing."""
+
+    @abstractmethod
     def get(self, key: str) -> bytes:
         """Return the bytes of ``key``. Raises KeyError where it is missing."""
 
@@ -123,6 +127,11 @@ class LocalStore(Store):
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
+
+    def size(self, key: str) -> int:
+        if not self.exists(key):
+            raise KeyError(key)
+        return self._path(key).stat().st_size
 
     def get(self, key: str) -> bytes:
         try:

@@ -108,6 +108,10 @@ class S3Store(Store):
             return False
         return True
 
+    def size(self, key: str) -> int:
+        with self._said_plainly(key):
+            return self._client.head_object(Bucket=self.bucket, Key=self._name(key))["ContentLength"]
+
     def get(self, key: str) -> bytes:
         with self._said_plainly(key):
             return self._read(self._name(key))
