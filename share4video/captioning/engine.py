@@ -1,0 +1,217 @@
+"""Engines: from an `EngineSpec` to a running endpoint, and from there to answers.
+
+Where an engine runs never shows in what is published: tables and store keys hold ``model@revision``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
+from share4video.captioning.client import (
+    CallError,
+    ChatClient,
+    ChatRequest,
+    Completion,
+    Endpoint,
+    image_part,
+    text_part,
+)
+from share4video.captioning.model_server import (
+    SERVER_VARIABLE,
+    SMALL_MODEL_BYTES,
+    ModelServer,
+    running_server,
+    serve_models,
+)
+from share4video.config import EngineSpec
+from share4video.errors import UserError
+
+__all__ = [
+    "CallError",
+    "ChatClient",
+    "ChatRequest",
+    "Completion",
+    "Endpoint",
+    "answer_all",
+    "connect",
+    "identity",
+    "image_part",
+    "resolve",
+    "shared_server",
+    "text_part",
+]
+
+ENDPOINTS_VARIABLE = "SHARE4VIDEO_ENDPOINTS"
+API_KEY_VARIABLE = "SHARE4VIDEO_API_KEY"
+UNVERSIONED = "unversioned"
+
+
+def resolve(spec: EngineSpec) -> EngineSpec:
+    """Fill in model and revision: of a local checkpoint, its folder's name and the hash of its files.
+
+    The revision of an endpoint elsewhere cannot be looked up; where none is given it is ``unversioned``.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or an endpoint's model is not named.
+    """
+    if spec.model_path is not None:
+        folder = checkpoint_folder(spec.model_path)
+        revision = spec.revision or checkpoint_revision(folder)
+        return spec.model_copy(update={"model": spec.model or folder.name, "revision": revision})
+    model = spec.model or spec.inference_service or ""
+    if not model:
+        raise UserError("the engine's model is not named", where=str(spec.url), fix="set the model's name")
+    return spec.model_copy(update={"model": model, "revision": spec.revision or UNVERSIONED})
+
+
+def identity(spec: EngineSpec) -> str:
+    """Return ``model@revision``, what outputs depend on. Resolves the spec where that is still to be done."""
+    resolved = spec if spec.model and spec.revision else resolve(spec)
+    return f"{resolved.model}@{resolved.revision}"
+
+
+@contextmanager
+def connect(spec: EngineSpec) -> Iterator[Endpoint]:
+    """Yield a running endpoint for ``spec``.
+
+    In this order: an endpoint that the environment names for this revision; the spec's own address; the
+    model server that the process which started this one shares; a server of our own until the block ends.
+
+    Raises:
+        UserError: the engine cannot be resolved or started.
+    """
+    spec = resolve(spec)
+    named = json.loads(os.environ.get(ENDPOINTS_VARIABLE) or "{}").get(identity(spec))
+    shared = running_server() if spec.model_path is not None else None
+    log = str(shared.log) if shared else ""
+    if named is not None and (spec.model_path is None or shared is not None):
+        base_url, _, model = named.partition("#")
+        yield _endpoint(base_url, model, spec, log)
+    elif spec.url is not None:
+        yield _endpoint(spec.url.rstrip("/"), spec.model, spec)
+    elif spec.inference_service is not None:
+        yield _endpoint(_service_url(spec.inference_service), spec.model, spec)
+    else:
+        assert spec.model_path is not None
+        folder = checkpoint_folder(spec.model_path)
+        if shared is not None and checkpoint_bytes(folder) <= SMALL_MODEL_BYTES:
+            yield _endpoint(shared.base_url, shared.load(folder), spec, log)
+        else:
+            with serve_models([folder]) as server:
+                yield _endpoint(server.base_url, server.load(folder), spec, str(server.log))
+
+
+@contextmanager
+def shared_server(specs: Sequence[EngineSpec], *, port: int | None = None) -> Iterator[ModelServer]:
+    """Serve every local checkpoint among ``specs`` in one process, and tell child processes of it.
+
+    Inside the block `connect`, here and in processes started from here, finds these models running, and can
+    have the server load further small ones (the model a run has just trained).
+
+    Raises:
+        UserError: a checkpoint is missing or damaged, or the server does not start.
+    """
+    local = {identity(s): checkpoint_folder(s.model_path) for s in specs if s.model_path is not None}
+    with serve_models(list(local.values()), port=port) as server:
+        known = json.loads(os.environ.get(ENDPOINTS_VARIABLE) or "{}")
+        known |= {name: f"{server.base_url}#{server.load(folder)}" for name, folder in local.items()}
+        with _environment({ENDPOINTS_VARIABLE: json.dumps(known), SERVER_VARIABLE: str(server.folder)}):
+            yield server
+
+
+def answer_all(
+    endpoint: Endpoint,
+    requests: Mapping[str, Callable[[], ChatRequest]],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Completion | CallError]:
+    """Send every request, as many at a time as the engine takes, and return the answers by the requests' ids.
+
+    Args:
+        requests: how to build each request; built when its turn comes, so that images need not all be in
+            memory.
+        progress: called with (answered, total).
+
+    Raises:
+        UserError: the engine refuses the key, knows no such model, or answered nothing at all.
+    """
+    return asyncio.run(_answer_all(endpoint, requests, progress))
+
+
+async def _answer_all(
+    endpoint: Endpoint,
+    requests: Mapping[str, Callable[[], ChatRequest]],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Completion | CallError]:
+    answers: dict[str, Completion | CallError] = {}
+    waiting = iter(requests.items())
+
+    async def work(client: ChatClient) -> None:
+        for name, build in waiting:
+            request = await asyncio.to_thread(build)
+            try:
+                answers[name] = await client.ask(request)
+            except CallError as error:
+                answers[name] = error
+            if progress is not None:
+                progress(len(answers), len(requests))
+
+    async with ChatClient(endpoint) as client:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(endpoint.spec.max_in_flight, len(requests))):
+                    group.create_task(work(client))
+        except* UserError as errors:
+            raise _first(errors) from None
+    failed = [answer for answer in answers.values() if isinstance(answer, CallError)]
+    if failed and len(failed) == len(answers) and failed[0].reason != "refused":
+        raise engine_silent(endpoint, failed[0])
+    return {name: answers[name] for name in requests}
+
+
+def engine_silent(endpoint: Endpoint, error: CallError) -> UserError:
+    """Return what to tell a person whose engine does not answer (any more)."""
+    fix = f"read the server's log {endpoint.log}" if endpoint.log else "check that it runs, then run again"
+    what = f"the engine does not answer: {str(error).rstrip('.')}"
+    return UserError(what, where=endpoint.spec.model, fix=fix)
+
+
+def _first(errors: BaseExceptionGroup[UserError]) -> UserError:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, UserError)
+    return first
+
+
+def _endpoint(base_url: str, model: str, spec: EngineSpec, log: str = "") -> Endpoint:
+    key = os.environ.get(API_KEY_VARIABLE) or "none"
+    return Endpoint(base_url, model, spec, log=log, api_key=key if spec.model_path is None else "none")
+
+
+def _service_url(name: str) -> str:
+    """Return the address of a KServe predictor in standard mode, named ``service`` or ``service.namespace``.
+
+    The gateway in the predictor's pod answers ``/v1``, whatever runtime is behind it.
+    """
+    service, _, namespace = name.partition(".")
+    return f"http://{service}-predictor{f'.{namespace}' if namespace else ''}/v1"
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,103 @@
+"""The process of a local model server: ``transformers serve``, with checkpoints checked before they load.
+
+Started by `share4video.captioning.model_server` under its supervisor:
+``python -m share4video.models.transformers_server --port 0 --device cpu --dtype float32``. Models are named
+by folders below the working directory and loaded on request (``POST /load_model``); none is pinned, so that
+one process, and one import of torch, serves a run's captioner, summariser and chat model.
+
+stdout carries one JSON line: ``{"port": N}`` once requests are answered, or ``{"error": sentence}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import transformers
+from transformers.cli.serve import Serve
+from transformers.cli.serving import model_manager
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+_SHOWN_KEYS = 3
+
+
+class IncompleteCheckpointError(Exception):
+    """The weights do not fill the architecture; transformers would go on with random numbers in the gaps."""
+
+
+def check_tensor_names(folder: str) -> None:
+    """Compare a checkpoint's tensors with its architecture, on the meta device: no weight is read.
+
+    Raises:
+        IncompleteCheckpointError: tensors are missing, unexpected or of another shape.
+    """
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if architecture is None:
+        raise IncompleteCheckpointError(f"unknown architecture {config.architectures}")
+    _, info = architecture.from_pretrained(
+        folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    problems = [
+        f"{len(info[kind])} {kind.replace('_keys', '')} ({', '.join(_names(info[kind])[:_SHOWN_KEYS])}, ...)"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info[kind]
+    ]
+    if problems:
+        raise IncompleteCheckpointError("the weights do not fit the architecture: " + "; ".join(problems))
+
+
+def _names(keys: Any) -> list[str]:
+    return sorted(str(key if isinstance(key, str) else key[0]) for key in keys)  # mismatched: (name, shapes)
+
+
+class CheckedModelManager(model_manager.ModelManager):
+    """Refuses a checkpoint with gaps, which transformers itself only warns of."""
+
+    def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
+        check_tensor_names(model_id_and_revision.split("@", 1)[0])
+        return super()._load_model(model_id_and_revision, *args, **kwargs)
+
+
+def serve(*, port: int, device: str, dtype: str) -> None:
+    """Serve until stdin closes, which is how the supervisor's death is noticed."""
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to the log, not between the lines of the report
+    model_manager.ModelManager = CheckedModelManager  # type: ignore[misc] # Serve looks it up when constructed
+    # In the background thread no signal handlers are installed: SIGTERM ends the process at once, also while
+    # a request hangs; and port 0 can be asked back, which leaves no gap between choosing and taking a port.
+    serving = Serve(
+        host=HOST,
+        port=port,
+        device=device,
+        dtype=dtype,
+        model_timeout=-1,
+        log_level="warning",
+        non_blocking=True,
+    )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not serving.server.started:
+        if not serving._thread.is_alive() or time.monotonic() > deadline:
+            report.write(json.dumps({"error": f"the server could not listen on port {port}"}) + "\n")
+            report.flush()
+            os._exit(1)
+        time.sleep(0.02)
+    bound = serving.server.servers[0].sockets[0].getsockname()[1]
+    report.write(json.dumps({"port": bound}) + "\n")
+    report.close()
+    sys.stdin.buffer.read()
+    os._exit(0)  # the uvicorn thread is not a daemon
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A supervised transformers serve.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    serve(port=options.port, device=options.device, dtype=options.dtype)
