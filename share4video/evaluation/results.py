@@ -1,0 +1,133 @@
+"""The answers of one model to one set of questions, as they are published and compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from share4video.dataset.manifest import StageRef, canonical_json
+from share4video.dataset.shards import read_file
+from share4video.errors import UserError
+from share4video.store import Store
+
+PROTOCOL = "mvbench-grid-1"  # prompts, frame rule and answer rule; answers of two protocols do not compare
+RESULTS, CONTROL = "results.json", "control.json"  # the files an evaluation publishes
+
+
+_BENCHMARK_DIGITS = 16
+
+FailureReason = Literal["unreadable_video", "engine_error"]
+
+
+class Answer(BaseModel):
+    """What the model said to a question.
+
+    Attributes:
+        group: ``static`` or ``temporal`` for the synthetic tasks, else None.
+        text: the reply with the pre-filled bracket in front, as it was parsed.
+        letter: the candidate it names; None where it names none or several (counted as wrong and unparsable).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question_id: str
+    task: str
+    group: str | None
+    text: str
+    letter: str | None
+    answer: str
+    right: bool
+
+
+class Failure(BaseModel):
+    """A question that got no answer, which says nothing about the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    question_id: str
+    task: str
+    reason: FailureReason
+    sentence: str
+
+
+class Results(BaseModel):
+    """``results.json``: answers and failures in order of question id.
+
+    Attributes:
+        model: model and revision, never an address.
+        questions: hash of the questions that were asked.
+        clips: hash of the videos they were asked about.
+        image: False for the text-only control.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: str
+    model: str
+    questions: str
+    clips: str
+    image: bool
+    answers: tuple[Answer, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def benchmark(self) -> str:
+        """Name what was asked: results of one benchmark compare question by question."""
+        asked = [self.protocol, self.questions, self.clips]
+        return hashlib.sha256(canonical_json(asked)).hexdigest()[:_BENCHMARK_DIGITS]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers over all tasks (micro average); failures are left out."""
+        return _accuracy(self.answers)
+
+    @property
+    def unparsable(self) -> int:
+        return sum(answer.letter is None for answer in self.answers)
+
+    def by_task(self) -> dict[str, float]:
+        """Return the accuracy of each task."""
+        return _accuracies(self.answers, lambda answer: answer.task)
+
+    def by_group(self) -> dict[str, float]:
+        """Return the accuracy over all questions of each group; empty where tasks have no groups."""
+        return _accuracies((a for a in self.answers if a.group), lambda answer: answer.group or "")
+
+    def right_by_id(self) -> dict[str, bool]:
+        """Return for each answered question whether it was answered right."""
+        return {answer.question_id: answer.right for answer in self.answers}
+
+    def metrics(self, prefix: str = "") -> dict[str, float]:
+        """Return the numbers a stage reports: accuracies, and how much could not be read or answered."""
+        numbers = {"accuracy": self.accuracy}
+        numbers |= {f"accuracy_{group}": value for group, value in self.by_group().items()}
+        numbers |= {f"accuracy_task_{task}": value for task, value in self.by_task().items()}
+        numbers |= {"unparsable": float(self.unparsable), "unanswered": float(len(self.failures))}
+        return {prefix + name: value for name, value in numbers.items()}
+
+
+def read_results(store: Store, ref: StageRef, name: str = RESULTS) -> Results:
+    """Return what an evaluation published.
+
+    Raises:
+        UserError: it is missing, changed or damaged, or the output is no evaluation.
+    """
+    try:
+        return Results.model_validate_json(read_file(store, ref, name))
+    except KeyError:
+        raise UserError(
+            f"the output holds no {name}", where=str(ref), fix="name an output of evaluate"
+        ) from None
+
+
+def _accuracy(answers: Iterable[Answer]) -> float:
+    right = [answer.right for answer in answers]
+    return sum(right) / len(right) if right else 0.0
+
+
+def _accuracies(answers: Iterable[Answer], name: Callable[[Answer], str]) -> dict[str, float]:
+    groups: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        groups[name(answer)].append(answer)
+    return {key: _accuracy(groups[key]) for key in sorted(groups)}
