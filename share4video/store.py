@@ -7,7 +7,7 @@ import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -145,19 +145,20 @@ class LocalStore(Store):
         staged = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with staged.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            yield staged
+            try:
+                with staged.open("xb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield staged
+            finally:
+                staged.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"cannot write to the store: {error.strerror}",
                 where=str(path),
                 fix="free space or give a writable folder",
             ) from error
-        finally:
-            staged.unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -188,7 +189,8 @@ class LocalStore(Store):
         yield from sorted(found)
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            self._path(key).unlink(missing_ok=True)
 
     def download(self, key: str, target: Path) -> None:
         source = self._path(key)

@@ -40,6 +40,7 @@ from share4video.dataset.manifest import (
 )
 from share4video.dataset.schema import SCHEMA_VERSION, TABLES
 from share4video.store import Store
+from share4video.store_lock import DEFAULT_TTL_S
 
 __all__ = [
     "AttachedFile",
@@ -107,17 +108,18 @@ class ShardSet:
             raise damaged(self.store, StageRef(self.stage, self.key, ""), name) from error
 
     @contextmanager
-    def writing(self, shard: int) -> Iterator[ShardCommit | None]:
+    def writing(self, shard: int, ttl_s: float = DEFAULT_TTL_S) -> Iterator[ShardCommit | None]:
         """Be the only writer of ``shard``; yield its commit if it has one, for then there is no work left.
 
             with output.writing(shard) as done:
                 if done is None:
                     output.commit(shard, compute())
 
-        Waits while another living process writes the shard. Inside, ``attach`` and ``commit`` raise LockLost
-        once another process took the shard over.
+        Waits while another living process writes the shard; one that died on another host is waited for up
+        to ``ttl_s`` seconds. Inside, ``attach`` and ``commit`` raise LockLost once another process took the
+        shard over.
         """
-        with self.store.lock(self._lock_key(shard)) as token:
+        with self.store.lock(self._lock_key(shard), ttl_s) as token:
             self._tokens[shard] = token
             try:
                 yield self.committed(shard)
