@@ -22,7 +22,7 @@ def test_uniform_indices_are_in_order_and_in_range(n_frames: int, n: int) -> Non
     indices = sampling.uniform_indices(n_frames, n)
     assert len(indices) == n
     assert indices == sorted(indices)
-    assert 0 <= indices[0] and indices[-1] < n_frames
+    assert indices[0] >= 0 and indices[-1] < n_frames
 
 
 @pytest.mark.parametrize(

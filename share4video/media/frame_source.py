@@ -1,0 +1,211 @@
+"""Open a video and walk its frames by presentation time. Runs in the guarded worker only (``guard.py``).
+
+Decoding is strict: a packet the decoder refuses ends the call, since what would follow differs from what the
+file shows. Files open through a descriptor, so that neither their name nor their content can make FFmpeg
+open anything else, and only container formats are tried.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from share4video.media.boxes import refuse_truncated
+from share4video.media.limits import Limits, MediaError
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+_SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # FFmpeg seeks these by an index of key frames
+_SEEK_GAIN_S = 0.5  # a seek pays when it skips at least this much decoding
+_TICK_FORGIVENESS = Fraction(1, 1000)  # so that a time this module reported finds its frame again
+
+
+class _IndexLies(Exception):
+    """A seek landed behind its target or among frames it cannot decode: read the file in order."""
+
+
+class Video:
+    """One open container and the video stream in it. Made by ``open_video``."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, limits: Limits) -> None:
+        assert stream.time_base is not None
+        self.container, self.stream, self.limits = container, stream, limits
+        self.time_base: Fraction = stream.time_base
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Yield the frames from the current position on, in presentation order.
+
+        Raises:
+            MediaError: a packet cannot be decoded, a picture is over the pixel limit, or the stream carries
+                no presentation times.
+        """
+        latest: int | None = None
+        started = False
+        try:
+            for packet in self.container.demux(self.stream):
+                started = started or packet.is_keyframe
+                if not started and packet.size:
+                    continue  # it refers to pictures that are not in the file
+                for frame in packet.decode():
+                    if frame.pts is None:
+                        raise MediaError("unreadable", "the video has no presentation times")
+                    if frame.is_corrupt:
+                        raise self._damage(latest)
+                    self.check_pixels(frame.width, frame.height)
+                    if latest is not None and frame.pts < latest:
+                        continue  # a frame from before the one on show is never shown
+                    latest = frame.pts
+                    yield frame
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            raise self._damage(latest) from error
+
+    def _damage(self, latest: int | None) -> MediaError:
+        if latest is None:
+            return MediaError("unreadable", "no frame of the video can be decoded")
+        time_s = float((latest - (self.stream.start_time or 0)) * self.time_base)
+        return MediaError("unreadable", f"the video is damaged after {time_s:.2f} s", measured=time_s)
+
+    def check_pixels(self, width: int, height: int) -> None:
+        if width * height > self.limits.max_pixels:
+            raise MediaError(
+                "too_large",
+                f"pictures of {width} x {height} are over the {self.limits.max_pixels} pixels allowed",
+                measured=float(width * height),
+                bound=float(self.limits.max_pixels),
+            )
+
+
+@contextmanager
+def open_video(path: str, limits: Limits) -> Iterator[Video]:
+    """Open the main video stream of a file with bounded threads.
+
+    Raises:
+        MediaError: the file cannot be read, was cut short, or holds no video in a container known here.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; a with would hide OSErrors of the decoder
+    except OSError as error:
+        raise MediaError("unreadable", f"the file cannot be read: {error.strerror}") from error
+    with file:
+        refuse_truncated(file)
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        try:
+            container = av.open(f"file:/dev/fd/{file.fileno()}", mode="r", options=options)
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            raise MediaError("not_video", "the file is not a video in a known container") from error
+        with container:
+            yield _video(container, limits)
+
+
+def _video(container: InputContainer, limits: Limits) -> Video:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise MediaError("not_video", "the file holds no video stream")
+    best = container.streams.best("video")
+    stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
+    if getattr(stream, "codec_context", None) is None:
+        raise MediaError("unreadable", "there is no decoder for the video's codec")
+    video = Video(container, stream, limits)
+    video.check_pixels(stream.codec_context.width, stream.codec_context.height)
+    # The header may lie: the codec holds every picture against twice the bound before it allocates it.
+    # By default decoders paint over damage; told to explode they report it.
+    stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels), "err_detect": "explode"}
+    stream.thread_count = limits.threads
+    stream.thread_type = "SLICE"  # frame threads decode a damaged file differently from run to run
+    return video
+
+
+class Walker:
+    """Finds the frame on show at a time, for times that do not decrease.
+
+    The frame on show at ``t`` is the last one whose presentation time is at most ``t``; before the first
+    frame it is the first. Frames between two wanted ones are decoded, unless a key frame lies so far ahead
+    that jumping to it is cheaper; wherever the walk jumps, it ends at the same frame.
+    """
+
+    def __init__(self, video: Video, *, seek: bool = True) -> None:
+        self.video = video
+        self._frames = video.frames()
+        first = next(self._frames, None)
+        if first is None:
+            raise MediaError("unreadable", "no frame of the video can be decoded")
+        self._shown, self._ahead = first, next(self._frames, None)
+        self.origin = _pts(first)
+        entries = video.stream.index_entries if seek and video.container.format.name in _SEEKABLE else ()
+        self._keys = sorted(
+            entry.timestamp for entry in entries if entry.is_keyframe and not entry.is_discard
+        )
+
+    def at(self, pts: int) -> VideoFrame:
+        """Return the frame on show at ``pts`` (ticks of the stream, not relative to its start)."""
+        if self._ahead is not None and _pts(self._ahead) <= pts and self._seek_pays(pts):
+            self._seek(pts)
+        while self._ahead is not None and _pts(self._ahead) <= pts:
+            self._shown, self._ahead = self._ahead, next(self._frames, None)
+        return self._shown
+
+    def _seek_pays(self, pts: int) -> bool:
+        before = bisect.bisect_right(self._keys, pts)
+        if before == 0:
+            return False
+        gain = (self._keys[before - 1] - _pts(self._shown)) * self.video.time_base
+        return gain >= _SEEK_GAIN_S
+
+    def _seek(self, pts: int) -> None:
+        self.video.container.seek(pts, stream=self.video.stream)
+        self._frames = self.video.frames()
+        try:
+            # Frames shown before the key frame refer to pictures that were jumped over.
+            landed = next((frame for frame in self._frames if frame.key_frame), None)
+            if landed is None or _pts(landed) > pts:
+                raise _IndexLies
+            self._shown, self._ahead = landed, next(self._frames, None)
+        except MediaError:
+            raise _IndexLies from None  # read in order, the same frames may well decode
+
+    def ticks(self, time_s: float) -> int:
+        """Return the presentation time in ticks of ``time_s`` seconds after the first frame."""
+        return self.origin + int(Fraction(time_s) / self.video.time_base + _TICK_FORGIVENESS)
+
+    def seconds(self, frame: VideoFrame) -> float:
+        """Return when ``frame`` comes on show, in seconds after the first frame."""
+        return float((_pts(frame) - self.origin) * self.video.time_base)
+
+
+def frames_on_show(
+    path: str, limits: Limits, *, times_s: Sequence[float] = (), ticks: Sequence[int] = ()
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Yield (presentation time in seconds, frame) for each moment asked for; moments must not decrease.
+
+    Moments are in seconds after the first frame, or in ticks of the stream. One frame is held at a time.
+    """
+    done = 0
+    for seek in (True, False):
+        try:
+            with open_video(path, limits) as video:
+                walker = Walker(video, seek=seek)
+                moments = ticks or [walker.ticks(time_s) for time_s in times_s]
+                while done < len(moments):
+                    frame = walker.at(moments[done])
+                    yield walker.seconds(frame), frame
+                    done += 1
+            return
+        except _IndexLies:
+            assert seek, "a walk in order does not seek"
+
+
+def _pts(frame: VideoFrame) -> int:
+    assert frame.pts is not None  # Video.frames yields no other
+    return frame.pts

@@ -1,0 +1,293 @@
+"""Runs decoding in child processes, so that no file can crash, hang or exhaust the caller.
+
+C code cannot be interrupted and takes its whole process along when it fails. A ``GuardedWorker`` is such a
+process (``worker.py``); the ``WorkerPool`` keeps a few, starts them when they are first needed, replaces the
+ones that were lost and renews each after a number of calls. Workers end with their parent, also when it is
+killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from share4video.media import wire
+from share4video.media.limits import Limits, MediaError
+
+CALLS_PER_WORKER = 500
+_START_S = 120.0  # starting a worker imports its libraries, which takes long on a loaded machine
+_STOP_S = 2.0
+_PIPE_BYTES = 1 << 20
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Reply:
+    """What a worker answered: one (time in seconds, RGB) per moment asked for, and facts."""
+
+    frames: list[tuple[float, npt.NDArray[np.uint8]]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class _Lost(Exception):
+    """The worker's pipe broke."""
+
+
+class _Overdue(Exception):
+    """The worker did not answer in time."""
+
+
+class GuardedWorker:
+    """One child process; serves one call at a time."""
+
+    def __init__(self) -> None:
+        search_path = [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(search_path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",  # every further arena would reserve address space the limit counts
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "share4video.media.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=environment,
+        )
+        self.calls = 0
+        self._ready = False
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        with contextlib.suppress(OSError):  # a larger pipe only saves wake-ups; the system may refuse it
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def call(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> Reply:
+        """Run one operation. On any exception but a refusal by the file the process is gone afterwards.
+
+        Raises:
+            MediaError: the file was refused, or went over a limit, or took the process down.
+            RuntimeError: the worker could not start or met a bug.
+        """
+        self.calls += 1
+        try:
+            self._await_start()
+            request = {"operation": operation, "path": path, **arguments, "limits": asdict(limits)}
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            return self._collect(limits, time.monotonic() + limits.wall_s)
+        except _Overdue:
+            self.kill()
+            raise _timeout(limits) from None
+        except (_Lost, BrokenPipeError):
+            raise self._died(limits) from None
+        except MediaError:
+            raise
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_start(self) -> None:
+        if self._ready:
+            return
+        try:
+            head, _ = self._receive(time.monotonic() + _START_S)
+        except (_Lost, _Overdue):
+            self.kill()
+            raise RuntimeError("the media worker did not start; what it printed says why") from None
+        assert head == {"kind": "ready"}
+        self._ready = True
+
+    def _collect(self, limits: Limits, deadline: float) -> Reply:
+        reply = Reply()
+        while True:
+            head, length = self._receive(deadline)
+            kind = head["kind"]
+            if kind == "block" and head["shape"] is None:
+                reply.frames.append((head["time_s"], reply.frames[-1][1]))
+            elif kind == "block":
+                rgb = np.empty(head["shape"], np.uint8)
+                if rgb.nbytes != length:
+                    raise RuntimeError(f"a block of {length} bytes does not hold {head['shape']}")
+                self._read_into(rgb.data.cast("B"), deadline)
+                reply.frames.append((head["time_s"], rgb))
+            elif kind == "done":
+                reply.facts = head.get("facts", {})
+                return reply
+            elif kind == "refused":
+                raise MediaError(
+                    head["reason"], head["sentence"], measured=head["measured"], bound=head["bound"]
+                )
+            elif kind == "out_of_memory":
+                self.kill()
+                raise MediaError(
+                    "decode_memory",
+                    f"decoding takes more than the {limits.memory_bytes >> 20} MiB allowed",
+                    bound=float(limits.memory_bytes),
+                )
+            else:
+                raise RuntimeError(f"the media worker failed:\n{head.get('traceback', head)}")
+
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], int]:
+        prefix = bytearray(wire.PREFIX.size)
+        self._read_into(memoryview(prefix), deadline)
+        head_length, body_length = wire.PREFIX.unpack(prefix)
+        if head_length > wire.MAX_HEAD_BYTES:
+            raise RuntimeError(f"the media worker sent a head of {head_length} bytes")
+        data = bytearray(head_length)
+        self._read_into(memoryview(data), deadline)
+        head: dict[str, Any] = json.loads(data)
+        return head, body_length
+
+    def _read_into(self, view: memoryview, deadline: float) -> None:
+        """Fill ``view`` from the pipe. Raises _Overdue at the deadline, _Lost at the pipe's end."""
+        pipe = self._answers.fileno()
+        waiter = select.poll()
+        waiter.register(pipe, select.POLLIN)
+        while view.nbytes:
+            remaining_ms = (deadline - time.monotonic()) * 1000
+            if remaining_ms <= 0 or not waiter.poll(remaining_ms):
+                raise _Overdue
+            count = os.readv(pipe, [view])
+            if count == 0:
+                raise _Lost
+            view = view[count:]
+
+    def _died(self, limits: Limits) -> MediaError:
+        """Return what the process's end says about the file."""
+        self._hang_up()
+        code = self._process.wait()
+        if code == -signal.SIGALRM:
+            return _timeout(limits)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return MediaError("decode_crash", f"the decoder crashed ({how})")
+
+    def close(self) -> None:
+        """End the process: it goes when its pipe closes, and is killed if it does not."""
+        self._hang_up()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._hang_up()
+        self._process.wait()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
+        self._answers.close()
+
+    def disown(self) -> None:
+        """In a process forked from the owner: let go of the pipes, leave the worker to its owner."""
+        self._hang_up()
+        self._process.returncode = 0  # it is not this process's child; nobody here may wait for it
+
+
+def _timeout(limits: Limits) -> MediaError:
+    return MediaError(
+        "decode_timeout", f"decoding takes longer than the {limits.wall_s:g} s allowed", bound=limits.wall_s
+    )
+
+
+class WorkerPool:
+    """At most ``size`` workers, started when first needed and shared by the threads of this process."""
+
+    def __init__(self, size: int, *, calls_per_worker: int = CALLS_PER_WORKER) -> None:
+        self._calls_per_worker = calls_per_worker
+        self._idle: list[GuardedWorker] = []
+        self._leased: set[GuardedWorker] = set()
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(size)
+
+    def call(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> Reply:
+        """Run an operation of ``worker.py`` on a file. Raises what ``GuardedWorker.call`` raises."""
+        with self._lease() as worker:
+            return worker.call(operation, path, arguments, limits)
+
+    @contextmanager
+    def _lease(self) -> Iterator[GuardedWorker]:
+        with self._places:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is not None and not worker.alive:  # it was killed while it had nothing to do
+                worker.kill()
+                worker = None
+            worker = worker or GuardedWorker()
+            with self._lock:
+                self._leased.add(worker)
+            try:
+                yield worker
+            finally:
+                with self._lock:
+                    self._leased.discard(worker)
+                if worker.calls >= self._calls_per_worker:
+                    worker.close()
+                elif worker.alive:
+                    with self._lock:
+                        self._idle.append(worker)
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers at hand."""
+        with self._lock:
+            return [worker.pid for worker in [*self._idle, *self._leased]]
+
+    def close(self) -> None:
+        """End the idle workers; the pool can be used again."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.close()
+
+    def disown(self) -> None:
+        for worker in [*self._idle, *self._leased]:
+            worker.disown()
+
+
+def _new_pool() -> WorkerPool:
+    return WorkerPool(max(1, min(4, os.cpu_count() or 1)))
+
+
+_pool = _new_pool()
+
+
+def pool() -> WorkerPool:
+    """Return this process's pool: one worker per core, at most four."""
+    return _pool
+
+
+def _after_fork_in_child() -> None:
+    global _pool
+    _pool.disown()
+    _pool = _new_pool()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(lambda: _pool.close())

@@ -1,0 +1,70 @@
+"""Decoded frames as upright RGB arrays of one size. Runs in the guarded worker only (``guard.py``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+Rgb = npt.NDArray[np.uint8]
+
+
+class Painter:
+    """Turns decoded frames into upright RGB of one size."""
+
+    def __init__(self, max_side: int | None) -> None:
+        self._max_side = max_side
+        self._size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+
+    def paint(self, frame: VideoFrame) -> Rgb:
+        """Return the frame as (height, width, 3) uint8, turned as its display matrix says.
+
+        Sides are limited to ``max_side`` (area interpolation, never enlarged). A stream that changes size
+        midway is scaled to the size it began with. Pixels are taken as square.
+        """
+        if self._size is None:
+            self._size = limited_size(frame.width, frame.height, self._max_side)
+        width, height = self._size
+        scaled = (width, height) != (frame.width, frame.height)
+        picture = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="AREA" if scaled else None, threads=1
+        )
+        return np.ascontiguousarray(_upright(picture.to_ndarray().astype(np.uint8, copy=False), frame))
+
+
+def limited_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """Return width and height scaled down, rounded, so that neither is over ``max_side``."""
+    longest = max(width, height)
+    if max_side is None or longest <= max_side:
+        return width, height
+    return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
+
+
+def display_size(frame: VideoFrame) -> tuple[int, int]:
+    """Return the frame's width and height as it is to be shown."""
+    turned, _, _ = _orientation(frame)
+    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
+
+def _upright(rgb: Rgb, frame: VideoFrame) -> Rgb:
+    turned, down, across = _orientation(frame)
+    return (rgb.swapaxes(0, 1) if turned else rgb)[::down, ::across]
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:
+    """Return (axes swapped, step down, step across) of the display matrix; steps are 1 or -1 (mirrored).
+
+    The matrix maps (x, y) to (a x + c y, b x + d y), y downwards. Angles other than quarter turns go to the
+    nearest.
+    """
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return False, 1, 1
+    assert isinstance(side_data, SideData)
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side_data), np.int32)[:5])
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if turned else (a, d)
+    return turned, -1 if down < 0 else 1, -1 if across < 0 else 1

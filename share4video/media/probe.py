@@ -1,0 +1,107 @@
+"""What a file is: container facts, integrity, content hash. Decodes in a guarded child process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from share4video.media.guard import pool
+from share4video.media.limits import Limits, MediaError
+
+__all__ = ["ClipInfo", "Limits", "MediaError", "content_hash", "probe"]
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """A video that can be decoded from its first to its last frame.
+
+    Attributes:
+        duration_s: from the first frame coming on show until the last one goes, in seconds.
+        fps: mean frame rate; 0 for a single picture.
+        width: pixels, as shown (after rotation).
+        height: pixels, as shown.
+        codec: FFmpeg's name of the codec, as ``h264``.
+        content_hash: SHA-256 of the file's bytes.
+        file_bytes: its size.
+        container: FFmpeg's name of the container format.
+        pixel_format: FFmpeg's name, as ``yuv420p``.
+        start_s: presentation time of the first frame by the container's own clock.
+        has_audio: whether there is a sound track.
+        frames: how many are shown; None where only the header was read.
+        black_share: share of sampled pictures that are black; None where only the header was read.
+    """
+
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    codec: str
+    content_hash: str
+    file_bytes: int
+    container: str
+    pixel_format: str
+    start_s: float
+    has_audio: bool
+    frames: int | None
+    black_share: float | None
+
+
+def probe(
+    path: str | Path,
+    *,
+    limits: Limits | None = None,
+    max_file_bytes: int | None = None,
+    decode_up_to_s: float | None = None,
+    known_hash: str | None = None,
+) -> ClipInfo:
+    """Describe a video file, after decoding parts of it that include the first and the last frame.
+
+    Args:
+        decode_up_to_s: a video whose header says it is longer is described by its header alone, so that
+            hours of film cost nothing where only clips are wanted.
+        known_hash: the file's content hash, where the caller has it.
+
+    Raises:
+        MediaError: the file cannot be read, is no video, was cut short, or goes over a limit.
+    """
+    size = _file_size(path)
+    if max_file_bytes is not None and size > max_file_bytes:
+        raise MediaError(
+            "too_large",
+            f"the file of {size} bytes is over the {max_file_bytes} allowed",
+            measured=float(size),
+            bound=float(max_file_bytes),
+        )
+    if size == 0:
+        raise MediaError("not_video", "the file is empty", measured=0.0)
+    arguments = {"decode_up_to_s": decode_up_to_s}
+    facts = pool().call("inspect", os.path.abspath(path), arguments, limits or Limits()).facts
+    return ClipInfo(**facts, content_hash=known_hash or content_hash(path), file_bytes=size)
+
+
+def content_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in blocks. Raises MediaError where it cannot be read."""
+    _file_size(path)  # a pipe or a device would be read for ever
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except OSError as error:
+        raise MediaError("unreadable", f"the file cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _file_size(path: str | Path) -> int:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise MediaError("unreadable", f"the file cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError("unreadable", "this is not a regular file")
+    return status.st_size

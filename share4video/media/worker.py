@@ -1,0 +1,159 @@
+"""The guarded worker: a child process that decodes what its parent asks for (``guard.py``).
+
+Started as ``python -m share4video.media.worker PARENT_PID``. Requests come on standard input, one JSON object
+per line; answers go to standard output in the form of ``wire.py``. It ends when its parent closes the pipe,
+dies, or lets a request overrun: the kernel's alarm clock ends it even in the middle of C code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import av.logging
+
+from share4video.media import inspection, wire
+from share4video.media.frame_source import frames_on_show
+from share4video.media.limits import Limits, MediaError
+from share4video.media.painter import Painter
+from share4video.media.sampling import uniform_indices
+
+_OVERRUN_S = 2.0  # the parent kills at the limit; the alarm is for a worker whose parent is gone
+_PARENT_CHECK_S = 1.0
+
+
+class Answers:
+    """Writes a request's answer as it comes."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def send(self, head: dict[str, Any], body: memoryview | None = None) -> None:
+        self._pipe.write(wire.encode(head, body.nbytes if body else 0))
+        if body:
+            self._pipe.write(body)
+        self._pipe.flush()
+
+
+def main() -> None:
+    """Serve requests until the parent hangs up."""
+    parent = int(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    answers = Answers(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)  # nothing but answers may reach the parent
+    av.logging.restore_default_callback()  # FFmpeg calling into Python from its threads can deadlock
+    av.logging.set_libav_level(av.logging.PANIC)
+    requests = os.fdopen(os.dup(0), "rb")
+    answers.send({"kind": "ready"})
+    for line in requests:
+        request = json.loads(line)
+        limits = Limits(**request.pop("limits"))
+        _arm(limits)
+        try:
+            _serve(request, limits, answers)
+        except MediaError as error:
+            answers.send(
+                {
+                    "kind": "refused",
+                    "reason": error.reason,
+                    "sentence": error.sentence,
+                    "measured": error.measured,
+                    "bound": error.bound,
+                }
+            )
+        except MemoryError:
+            answers.send({"kind": "out_of_memory"})
+            return  # what is left of this process is not to be trusted
+        except Exception:
+            answers.send({"kind": "bug", "traceback": traceback.format_exc()})
+        _disarm()
+
+
+def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> None:
+    operation, path = request["operation"], request["path"]
+    if operation == "inspect":
+        facts = inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
+        answers.send({"kind": "done", "facts": facts})
+        return
+    if operation == "uniform":
+        moments = inspection.span_moments(path, limits, request["start_s"], request["end_s"])
+        ticks = [moments[index] for index in uniform_indices(len(moments), request["n"])]
+        _send_frames(path, limits, answers, request["max_side"], ticks=ticks)
+    else:
+        assert operation == "frames", operation
+        _send_frames(path, limits, answers, request["max_side"], times_s=request["times_s"])
+    answers.send({"kind": "done"})
+
+
+def _send_frames(
+    path: str,
+    limits: Limits,
+    answers: Answers,
+    max_side: int | None,
+    *,
+    times_s: list[float] | tuple[()] = (),
+    ticks: list[int] | tuple[()] = (),
+) -> None:
+    """Send a block per moment; a moment that shows the frame of the one before sends no pixels."""
+    painter = Painter(max_side)
+    before: float | None = None
+    sent = 0
+    for time_s, frame in frames_on_show(path, limits, times_s=times_s, ticks=ticks):
+        if time_s == before:
+            answers.send({"kind": "block", "time_s": time_s, "shape": None})
+            continue
+        before = time_s
+        rgb = painter.paint(frame)
+        sent += rgb.nbytes
+        if sent > limits.output_bytes:
+            raise MediaError(
+                "too_large",
+                f"its frames fill more than the {limits.output_bytes >> 20} MiB allowed",
+                bound=float(limits.output_bytes),
+            )
+        answers.send({"kind": "block", "time_s": time_s, "shape": rgb.shape}, rgb.data.cast("B"))
+
+
+def _arm(limits: Limits) -> None:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    _limit_address_space(pages * resource.getpagesize() + limits.memory_bytes)
+    signal.setitimer(
+        signal.ITIMER_REAL, limits.wall_s + _OVERRUN_S
+    )  # no handler: the kernel ends the process
+
+
+def _disarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    _limit_address_space(resource.RLIM_INFINITY)
+
+
+def _limit_address_space(amount: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = [bound for bound in (amount, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(allowed, default=resource.RLIM_INFINITY), hard))
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the parent hangs up or is gone, whatever the main thread does.
+
+    The pipe alone is not enough: a process the parent forked holds its other end open too.
+    """
+    hangup = select.poll()
+    hangup.register(0, 0)  # no events asked for: only a hang-up is reported
+    while os.getppid() == parent and not hangup.poll(_PARENT_CHECK_S * 1000):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
