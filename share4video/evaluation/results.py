@@ -49,7 +49,6 @@ class Failure(BaseModel):
     question_id: str
     task: str
     reason: FailureReason
-    sentence: str
 
 
 class Results(BaseModel):

@@ -92,7 +92,7 @@ def test_questions_one_of_them_did_not_answer_are_left_out() -> None:
     reference = reference.model_copy(
         update={
             "failures": tuple(
-                Failure(question_id=f"order-{i:04d}", task="order", reason="engine_error", sentence="no")
+                Failure(question_id=f"order-{i:04d}", task="order", reason="engine_error")
                 for i in range(50, 60)
             )
         }
