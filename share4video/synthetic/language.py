@@ -190,7 +190,10 @@ def brief_caption(states: Sequence[State]) -> str:
 
 
 def fast_caption(per_image: Sequence[tuple[int, str]]) -> str:
-    """Caption of a strip of key frames, each change with the number of the image that first shows it."""
+    """Caption of a strip of key frames, each change with the number of the image that first shows it.
+
+    Images are numbered from 0, as the strip labels them.
+    """
     return " ".join(f"In image {number}: {text}" for number, text in per_image if not is_nothing(text))
 
 
@@ -259,6 +262,6 @@ def parse_fast(caption: str, times_s: Sequence[float]) -> list[Fact]:
     pieces = _IMAGE.split(caption)
     facts: list[Fact] = []
     for number, text in zip(pieces[1::2], pieces[2::2], strict=False):
-        if 1 <= int(number) <= len(times_s):
-            facts.extend(parse(text, times_s[int(number) - 1]))
+        if int(number) < len(times_s):
+            facts.extend(parse(text, times_s[int(number)]))
     return facts

@@ -73,7 +73,7 @@ def corpus(extra: Iterable[str] = (), clips: int = 400) -> Iterator[str]:
         later = [language.differential_caption(c, rng) for c in language.clip_changes(clip, times)]
         yield language.summary_caption(list(zip(times, [first, *later], strict=True)))
         yield from later
-        yield language.fast_caption([(i + 1, text) for i, text in enumerate([first, *later])])
+        yield language.fast_caption(list(enumerate([first, *later])))
         yield language.brief_caption([clip.state_at(t) for t in times[::4]])
         for number, time_s in enumerate(times):
             yield f"Video frame {number + 1} at {time_s:.2f} Second(s) description: "
@@ -183,6 +183,30 @@ def build_model(
     generation.eos_token_id, generation.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     generation.do_sample, generation.max_new_tokens = False, 512
     return model
+
+
+def save_processor(folder: Path, extra: Iterable[str] = ()) -> None:
+    """Fit the tokenizer and write the processor to ``folder``, unless it is there."""
+    if not (folder / "processor_config.json").exists():
+        build_processor(build_tokenizer(extra)).save_pretrained(folder)
+
+
+def load_processor(folder: Path) -> LlavaNextProcessor:
+    from transformers import LlavaNextProcessor
+
+    processor = LlavaNextProcessor.from_pretrained(folder)
+    assert isinstance(processor, LlavaNextProcessor)
+    return processor
+
+
+def save_checkpoint(
+    model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
+) -> None:
+    """Write a trained model as fp16 safetensors with its processor and chat template."""
+    import torch
+
+    model.to(torch.float16).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def write_checkpoint(folder: Path, kind: Kind, seed: int = 0) -> Path:

@@ -84,32 +84,32 @@ def _temporal(
     present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator
 ) -> list[Question]:
     questions = []
-    recoloured = {c.fact.object.split(" ")[1] for c in changes if c.fact.predicate == "turns_colour"}
     moves = [c for c in changes if c.fact.predicate == "moves"]
     for name in dict.fromkeys(c.fact.object for c in moves):
         earliest = next(c for c in moves if c.fact.object == name)
         if earliest.observable:
             text = f"In which direction does the {name} move first?"
             questions.append(Question("direction", text, tuple(DIRECTIONS), earliest.fact.value))
-    for change in changes:
-        name = change.fact.object
-        turns = sum(
-            c.fact.predicate == "turns_colour" and c.fact.object.split(" ")[1] == name.split(" ")[1]
-            for c in changes
-        )
-        if change.fact.predicate == "turns_colour" and turns == 1 and name in present:
-            others = tuple(colour for colour in COLOURS if colour != name.split(" ")[0])
-            questions.append(
-                Question("change", f"Which colour does the {name} turn?", others, change.fact.value)
-            )
-    questions.extend(_order([c for c in moves if c.fact.object.split(" ")[1] not in recoloured], rng))
-    movers = {c.fact.object.split(" ")[1] for c in moves}
-    if all(any(c.observable for c in moves if c.fact.object.split(" ")[1] == shape) for shape in movers):
-        answer = COUNTS[min(len(movers), 2)]
-        questions.append(
-            Question("moving_count", "How many objects move during the video?", COUNTS[:3], answer)
-        )
+    turned = [c.fact for c in changes if c.fact.predicate == "turns_colour"]
+    for fact in turned:
+        once = sum(_shape(other) == _shape(fact) for other in turned) == 1
+        if once and fact.object in present:
+            others = tuple(colour for colour in COLOURS if colour != fact.object.split(" ")[0])
+            text = f"Which colour does the {fact.object} turn?"
+            questions.append(Question("change", text, others, fact.value))
+    recoloured = {_shape(fact) for fact in turned}
+    questions.extend(_order([c for c in moves if _shape(c.fact) not in recoloured], rng))
+    movers = {_shape(c.fact) for c in moves}
+    if all(any(c.observable for c in moves if _shape(c.fact) == shape) for shape in movers):
+        if 1 <= len(movers) <= 2:
+            text = "How many objects move during the video?"
+            questions.append(Question("moving_count", text, COUNTS[1:3], COUNTS[len(movers)]))
     return questions
+
+
+def _shape(fact: Fact) -> str:
+    """The shape a fact is about: what stays the same about a body that changes colour."""
+    return fact.object.split(" ")[-1]
 
 
 def _order(moves: Sequence[Change], rng: np.random.Generator) -> list[Question]:

@@ -102,10 +102,11 @@ class Clip:
     bodies: tuple[Body, ...]
     motions: tuple[Motion, ...]
     events: tuple[Event, ...]
+    camera_x: float = 0.0  # where the camera points at time 0
 
     def state_at(self, time_s: float) -> State:
         """Return what is visible at ``time_s``."""
-        background, camera_x = self.background, 0.0
+        background, camera_x = self.background, self.camera_x
         colours = [body.colour for body in self.bodies]
         present = [body.present for body in self.bodies]
         for event in self.events:

@@ -1,0 +1,168 @@
+"""Lessons as arrays on disk, made once and read many times while a nano model trains.
+
+Shape legend: P pictures, T tiles per picture, N patches per tile.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from share4video.synthetic import lessons, nano
+from share4video.synthetic.lessons import Lesson, Picture
+
+if TYPE_CHECKING:
+    from transformers import LlavaNextProcessor
+
+Size = tuple[int, int]  # (height, width) in pixels
+PATCHES = nano.IMAGE_SIDE // nano.PATCH
+
+
+def tile_grid(size: Size) -> tuple[Size, Size, Size]:
+    """Return (tile canvas, scaled image, padding before it) as LLaVA-NeXT's processor chooses them."""
+    from transformers.image_processing_utils import select_best_resolution
+
+    height, width = size
+    canvas_h, canvas_w = select_best_resolution(size, nano.PINPOINTS)
+    scale = min(canvas_w / width, canvas_h / height)
+    if canvas_w / width < canvas_h / height:
+        scaled = (min(math.ceil(height * scale), canvas_h), canvas_w)
+    else:
+        scaled = (canvas_h, min(math.ceil(width * scale), canvas_w))
+    return (canvas_h, canvas_w), scaled, ((canvas_h - scaled[0]) // 2, (canvas_w - scaled[1]) // 2)
+
+
+@cache
+def _patch_centres(size: Size) -> npt.NDArray[np.float64]:
+    """Where the centre of every patch lies in the image, [T, N, 2] as (y, x) shares of its sides."""
+    side = nano.IMAGE_SIDE
+    centre = (np.arange(PATCHES) + 0.5) * nano.PATCH
+    ys, xs = (v.ravel() for v in np.meshgrid(centre, centre, indexing="ij"))
+    tiles = [np.stack([ys / side, xs / side], axis=1)]
+    (canvas_h, canvas_w), (scaled_h, scaled_w), (pad_y, pad_x) = tile_grid(size)
+    for top in range(0, canvas_h, side):
+        for left in range(0, canvas_w, side):
+            tiles.append(
+                np.stack([(ys + top - pad_y) / scaled_h, (xs + left - pad_x) / scaled_w], axis=1)
+            )
+    return np.stack(tiles)
+
+
+def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
+    """Return what covers the centre of every patch, [T, N, 3]: class, and the body's x and y (0 to 255)."""
+    width, height = picture.labels.size
+    drawn = np.asarray(picture.labels)
+    centres = _patch_centres((height, width))
+    rows = np.floor(centres[..., 0] * height).astype(int)
+    columns = np.floor(centres[..., 1] * width).astype(int)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    found = drawn[rows.clip(0, height - 1), columns.clip(0, width - 1)].copy()
+    found[..., 0] = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
+    found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # white bands and padding
+    return found
+
+
+def write_shard(
+    folder: Path,
+    index: int,
+    pictures: Sequence[Picture],
+    taught: Sequence[Lesson],
+    processor: LlavaNextProcessor,
+) -> None:
+    """Write one shard; its JSON file, written last, says that the shard is whole."""
+    tiles: dict[str, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+    labels: dict[str, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+    places = []
+    for picture in pictures:
+        width, height = picture.image.size
+        out = processor.image_processor(picture.image, return_tensors="np", do_pad=False)
+        pixels = np.asarray(out["pixel_values"][0])
+        name = f"{picture.layout}-{height}x{width}"
+        places.append((name, len(tiles[name])))
+        tiles[name].append(np.round((pixels * 0.5 + 0.5) * 255).astype(np.uint8))
+        labels[name].append(patch_labels(picture))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in tiles:
+        np.save(folder / f"{index:05d}-{name}-tiles.npy", np.stack(tiles[name]))
+        np.save(folder / f"{index:05d}-{name}-labels.npy", np.stack(labels[name]))
+    rows = [
+        {
+            "role": lesson.role,
+            "picture": places[lesson.picture] if lesson.picture is not None else None,
+            "turns": [[turn.role, turn.text] for turn in lesson.turns],
+        }
+        for lesson in taught
+    ]
+    part = folder / f"{index:05d}.json.part"
+    part.write_text(json.dumps(rows))
+    part.rename(folder / f"{index:05d}.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lesson as token ids; ``picture`` is (shard, array name, index)."""
+
+    role: str
+    picture: tuple[int, str, int] | None
+    ids: npt.NDArray[np.int32]
+    supervised: npt.NDArray[np.bool_]
+
+
+class LessonStore:
+    """The shards of one folder, tokenised, with pictures read through memory maps."""
+
+    def __init__(self, folder: Path, shards: Sequence[int], processor: LlavaNextProcessor) -> None:
+        self.folder, self._tokenizer = folder, processor.tokenizer
+        self._arrays: dict[Path, npt.NDArray[np.uint8]] = {}
+        self.rows: dict[str, list[Row]] = defaultdict(list)
+        for shard in shards:
+            for row in json.loads((folder / f"{shard:05d}.json").read_text()):
+                picture = (shard, *row["picture"]) if row["picture"] else None
+                ids, supervised = self.tokenise(row["turns"], picture is not None)
+                self.rows[row["role"]].append(Row(row["role"], picture, ids, supervised))
+
+    def tokenise(
+        self, turns: Sequence[Sequence[str]], sees: bool
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Token ids and which are supervised, as the chat template gives them, with one id for the image."""
+        ids: list[int] = []
+        supervised: list[bool] = []
+        image = "<image>\n" if sees else ""
+        for role, text in turns:
+            head, body = f"<|{role}|>\n", text + nano.END
+            if role == "user":
+                head, image = head + image, ""
+            for piece, taught in ((head, False), (body, role == "assistant")):
+                found = self._tokenizer(piece, add_special_tokens=False)["input_ids"]
+                ids += found
+                supervised += [taught] * len(found)
+        return np.array(ids, np.int32), np.array(supervised)
+
+    def _array(self, shard: int, name: str, what: str) -> npt.NDArray[np.uint8]:
+        path = self.folder / f"{shard:05d}-{name}-{what}.npy"
+        if path not in self._arrays:
+            self._arrays[path] = np.load(path, mmap_mode="r")
+        return self._arrays[path]
+
+    def tiles(self, picture: tuple[int, str, int]) -> npt.NDArray[np.uint8]:
+        """Pixels [T, 3, side, side]."""
+        return self._array(picture[0], picture[1], "tiles")[picture[2]]
+
+    def labels(self, picture: tuple[int, str, int]) -> npt.NDArray[np.uint8]:
+        """What covers each patch, [T, N, 3]."""
+        return self._array(picture[0], picture[1], "labels")[picture[2]]
+
+
+def image_size(picture: tuple[int, str, int]) -> Size:
+    """The composed image's (height, width), as its array's name holds it."""
+    height, width = picture[1].rsplit("-", 1)[1].split("x")
+    return int(height), int(width)

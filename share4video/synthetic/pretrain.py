@@ -1,0 +1,280 @@
+"""Train the nano models from scratch: ``python -m share4video.synthetic.pretrain KIND --work DIR``.
+
+Seeded and resumable. A dense loss on what every patch shows teaches the tower where things are long before
+the language loss could; it fades out while the language model takes over.
+
+Shape legend: B lessons, T tiles, N patches, S tokens, D width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from share4video.synthetic import lessons, nano
+from share4video.synthetic.lesson_store import PATCHES, LessonStore, Row, Size, image_size, write_shard
+
+SHARD_CLIPS = 100
+CLIP_SEEDS = {"captioner": 1_000_000, "summarizer": 2_000_000, "chat": 3_000_000}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    clips: int
+    steps: int
+    tower_steps: int
+    batch: int
+    lr: float
+    shares: dict[str, float]
+
+
+RECIPES: dict[str, Recipe] = {
+    "captioner": Recipe(
+        clips=2500,
+        steps=4500,
+        tower_steps=600,
+        batch=32,
+        lr=1.5e-3,
+        shares={"sliding": 0.80, "first": 0.08, "brief": 0.07, "fast": 0.05},
+    ),
+    "summarizer": Recipe(
+        clips=8000,
+        steps=3500,
+        tower_steps=0,
+        batch=16,
+        lr=2e-3,
+        shares={"summary": 0.9, "recaption": 0.1},
+    ),
+    "chat": Recipe(
+        clips=4000,
+        steps=4500,
+        tower_steps=600,
+        batch=32,
+        lr=1.5e-3,
+        shares={"static": 0.5, "look": 0.5},
+    ),
+}
+
+
+def prepare(kind: str, folder: Path, clips: int) -> list[int]:
+    """Write the shards that are missing and return their numbers."""
+    processor = nano.load_processor(folder.parent / "processor")
+    shards = list(range(math.ceil(clips / SHARD_CLIPS)))
+    for shard in shards:
+        if (folder / f"{shard:05d}.json").exists():
+            continue
+        pictures: list[lessons.Picture] = []
+        taught: list[lessons.Lesson] = []
+        first = CLIP_SEEDS[kind] + shard * SHARD_CLIPS
+        for seed in range(first, first + SHARD_CLIPS):
+            made = {
+                "captioner": lessons.captioner_lessons,
+                "chat": lessons.chat_lessons,
+                "summarizer": lambda seed: ([], lessons.summarizer_lessons(seed)),
+            }[kind](seed)
+            offset = len(pictures)
+            pictures += made[0]
+            taught += [
+                lessons.Lesson(
+                    x.role, x.picture + offset if x.picture is not None else None, x.turns
+                )
+                for x in made[1]
+            ]
+        write_shard(folder, shard, pictures, taught, processor)
+        print(json.dumps({"prepared": shard, "pictures": len(pictures), "lessons": len(taught)}), flush=True)
+    return shards
+
+
+class DenseHead(nn.Module):
+    """What covers each patch, and where the body is; used while training only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(width, lessons.LABELS)
+        self.centre = nn.Linear(width, 2)
+
+    def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
+        kind_RN = labels_RN3[..., 0].long()
+        loss = F.cross_entropy(self.classes(features_RND).flatten(0, 1), kind_RN.flatten())
+        body = kind_RN >= 4
+        if body.any():
+            aim = labels_RN3[..., 1:][body].float() / 255
+            loss = loss + 4 * (self.centre(features_RND[body]) - aim).abs().mean()
+        return loss
+
+
+class Learner(nn.Module):
+    """The nano model with the dense head; its forward equals the shipped model's, minus repeated work."""
+
+    def __init__(self, kind: str, tokenizer: Any, seed: int) -> None:
+        super().__init__()
+        self.model = nano.build_model(kind, tokenizer, seed)  # type: ignore[arg-type]
+        self.dense = DenseHead(self.model.config.vision_config.hidden_size)
+        self.image_id = self.model.config.image_token_index
+
+    def tower(self, tiles_RCHW: Tensor) -> Tensor:
+        pixels = tiles_RCHW.float() / 127.5 - 1
+        return self.model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+
+    def forward(self, rows: Sequence[Row], store: LessonStore) -> tuple[Tensor, Tensor, Tensor]:
+        """Return language loss, dense loss and the share of supervised tokens predicted."""
+        features: list[Tensor] = []
+        dense = torch.zeros(())
+        if rows[0].picture is not None:
+            tiles = [torch.from_numpy(np.array(store.tiles(r.picture))) for r in rows if r.picture]
+            labels = [torch.from_numpy(np.array(store.labels(r.picture))) for r in rows if r.picture]
+            seen_RND = self.tower(torch.cat(tiles))
+            dense = self.dense.loss(seen_RND, torch.cat(labels))
+            told_RND = self.model.model.multi_modal_projector(seen_RND)
+            start = 0
+            for row, tile in zip(rows, tiles, strict=True):
+                assert row.picture is not None
+                flat = told_RND[start : start + len(tile)].flatten(0, 1)
+                start += len(tile)
+                flat = torch.cat([flat, self.model.model.image_newline[None]])
+                features.append(flat[self.packing(image_size(row.picture))])
+        ids_BS, labels_BS = self.collate(rows, [len(f) for f in features])
+        embedded = self.model.get_input_embeddings()(ids_BS)
+        if features:
+            where = (ids_BS == self.image_id)[..., None]
+            embedded = embedded.masked_scatter(where, torch.cat(features))
+        hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        taught = labels_BS[:, 1:] >= 0
+        logits = self.model.lm_head(hidden[:, :-1][taught])
+        aims = labels_BS[:, 1:][taught]
+        right = (logits.argmax(-1) == aims).float().mean()
+        return F.cross_entropy(logits.float(), aims), dense, right
+
+    def collate(self, rows: Sequence[Row], image_tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Pad on the right; padding follows everything causal attention can see, so no mask is needed."""
+        all_ids, all_labels = [], []
+        for index, row in enumerate(rows):
+            ids = row.ids.astype(np.int64)
+            labels = np.where(row.supervised, ids, -100)
+            if image_tokens:
+                at = int(np.flatnonzero(ids == self.image_id)[0])
+                ids = np.concatenate([ids[:at], np.full(image_tokens[index], self.image_id), ids[at + 1 :]])
+                labels = np.concatenate([labels[:at], np.full(image_tokens[index], -100), labels[at + 1 :]])
+            all_ids.append(torch.from_numpy(ids))
+            all_labels.append(torch.from_numpy(labels))
+        pad = torch.nn.utils.rnn.pad_sequence
+        return pad(all_ids, batch_first=True), pad(all_labels, batch_first=True, padding_value=-100)
+
+    @lru_cache(maxsize=256)  # noqa: B019  one learner lives as long as its process
+    def packing(self, size: Size) -> Tensor:
+        """Which patch, or the newline (last), stands at each image token of an image of this size."""
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        tiles = image_size_to_num_patches(list(size), nano.PINPOINTS, nano.IMAGE_SIDE)
+        count = tiles * PATCHES**2
+        numbers = torch.arange(count, dtype=torch.float32).view(tiles, PATCHES**2, 1)
+        newline = torch.full((1,), float(count))
+        packed, _ = self.model.model.pack_image_features(
+            [numbers], torch.tensor([size]), "default", image_newline=newline
+        )
+        return packed[0].view(-1).round().long()
+
+
+def train(kind: str, work: Path, folder: Path, shards: Sequence[int], recipe: Recipe, seed: int) -> Learner:
+    """Train from the newest state in ``work``; every 250 steps the state is saved."""
+    processor = nano.load_processor(work / "processor")
+    store = LessonStore(folder, shards, processor)
+    learner = Learner(kind, processor.tokenizer, seed)
+    groups = [
+        {"params": [p for p in learner.parameters() if p.ndim >= 2], "weight_decay": 0.02},
+        {"params": [p for p in learner.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98))
+    state_path = work / f"{kind}.pt"
+    start = 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        learner.load_state_dict(state["learner"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+    total = recipe.tower_steps + recipe.steps
+    for pool in store.rows.values():
+        pool.sort(key=lambda row: len(row.ids))
+    names = [name for name in recipe.shares if store.rows[name]]
+    shares = np.array([recipe.shares[name] for name in names])
+    began, log = time.time(), {}
+    for step in range(start, total):
+        rng = np.random.default_rng([seed, step])
+        share = step / total
+        rate = recipe.lr * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        name = str(rng.choice(names, p=shares / shares.sum()))
+        pool = store.rows[name]
+        reach = max(1, int(len(pool) * min(1.0, 0.3 + 2.5 * share)))  # short lessons first
+        rows = [pool[int(i)] for i in rng.integers(reach, size=recipe.batch)]
+        if step < recipe.tower_steps:
+            loss = _tower_loss(learner, rows, store)
+            log.setdefault("tower", []).append(float(loss.detach()))
+        else:
+            language, dense, right = learner(rows, store)
+            loss = language + 0.5 * max(0.0, 1 - (step - recipe.tower_steps) / (0.7 * recipe.steps)) * dense
+            log.setdefault(name, []).append(float(language.detach()))
+            log.setdefault(name + "_right", []).append(float(right))
+            log.setdefault("dense", []).append(float(dense.detach()))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 50 == 0:
+            means = {key: round(float(np.mean(values)), 4) for key, values in log.items()}
+            print(json.dumps({"step": step + 1, "of": total, "s": round(time.time() - began), **means}), flush=True)
+            log = {}
+        if (step + 1) % 250 == 0 or step + 1 == total:
+            part = state_path.with_suffix(".part")
+            state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            torch.save(state, part)
+            part.rename(state_path)
+    return learner
+
+
+def _tower_loss(learner: Learner, rows: Sequence[Row], store: LessonStore) -> Tensor:
+    tiles = [torch.from_numpy(np.array(store.tiles(r.picture))) for r in rows if r.picture]
+    labels = [torch.from_numpy(np.array(store.labels(r.picture))) for r in rows if r.picture]
+    return learner.dense.loss(learner.tower(torch.cat(tiles)), torch.cat(labels))
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    kind: str,
+    work: Annotated[Path, typer.Option(help="Where lessons and training state are kept.")],
+    out: Annotated[Path | None, typer.Option(help="Where the finished checkpoint goes.")] = None,
+    clips: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Make the lessons of a nano model, train it and write the checkpoint."""
+    torch.set_num_threads(threads)
+    recipe = RECIPES[kind]
+    changes: dict[str, Any] = {k: v for k, v in (("clips", clips), ("steps", steps)) if v is not None}
+    recipe = Recipe(**{**recipe.__dict__, **changes})
+    nano.save_processor(work / "processor")
+    shards = prepare(kind, work / kind, recipe.clips)
+    learner = train(kind, work, work / kind, shards, recipe, seed)
+    if out is not None:
+        nano.save_checkpoint(learner.model, nano.load_processor(work / "processor"), out)
+
+
+if __name__ == "__main__":
+    app()
