@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image
 
 from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
+from share4video.media.sources import source_path
 
 __all__ = ["Frame", "Limits", "MediaError", "frames_at", "source_path", "uniform_frames"]
 
@@ -39,18 +40,6 @@ class Frame:
     @property
     def image(self) -> Image.Image:
         return Image.fromarray(self.rgb)
-
-
-def source_path(source: str | Path, uri: str) -> Path:
-    """Return the file that a table's ``source_uri`` names below the folder ``source``.
-
-    Raises:
-        MediaError: the name leads out of the folder; tables come from elsewhere too.
-    """
-    relative = PurePosixPath(uri)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise MediaError("unreadable", "the name leads out of the source folder")
-    return Path(source, relative)
 
 
 def frames_at(

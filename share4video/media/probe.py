@@ -11,7 +11,7 @@ from pathlib import Path
 from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
 
-__all__ = ["ClipInfo", "Limits", "MediaError", "content_hash", "probe"]
+__all__ = ["ClipInfo", "Limits", "MediaError", "content_hash", "file_size", "probe"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -69,14 +69,7 @@ def probe(
     Raises:
         MediaError: the file cannot be read, is no video, was cut short, or goes over a limit.
     """
-    size = _file_size(path)
-    if max_file_bytes is not None and size > max_file_bytes:
-        raise MediaError(
-            "too_large",
-            f"the file of {size} bytes is over the {max_file_bytes} allowed",
-            measured=float(size),
-            bound=float(max_file_bytes),
-        )
+    size = file_size(path, max_bytes=max_file_bytes)
     if size == 0:
         raise MediaError("not_video", "the file is empty", measured=0.0)
     arguments = {"decode_up_to_s": decode_up_to_s}
@@ -86,7 +79,7 @@ def probe(
 
 def content_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, read in blocks. Raises MediaError where it cannot be read."""
-    _file_size(path)  # a pipe or a device would be read for ever
+    file_size(path)  # a pipe or a device would be read for ever
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -97,11 +90,19 @@ def content_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _file_size(path: str | Path) -> int:
+def file_size(path: str | Path, *, max_bytes: int | None = None) -> int:
+    """Return the size of a regular file. Raises MediaError where it is none, or over ``max_bytes``."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise MediaError("unreadable", f"the file cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise MediaError("unreadable", "this is not a regular file")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise MediaError(
+            "too_large",
+            f"the file of {status.st_size} bytes is over the {max_bytes} allowed",
+            measured=float(status.st_size),
+            bound=float(max_bytes),
+        )
     return status.st_size

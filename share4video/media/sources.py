@@ -1,0 +1,92 @@
+"""The files of a source: which of them are input rows, and where a row's file is.
+
+A source is a folder or a single file. Every regular file below a folder is an input row, whatever it is
+called, except sidecar files (``.json`` and ``.txt``: truth, captions, notes beside the clips). A row is named
+by its path below the folder, never by where the folder is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from share4video.errors import UserError
+from share4video.media.limits import MediaError
+
+SIDECAR_SUFFIXES = frozenset({".json", ".txt"})
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source.
+
+    Attributes:
+        path: where it is.
+        uri: its POSIX path below the source; bytes that are not UTF-8 are spelled as ``\\xNN``.
+        named_in_utf8: whether ``uri`` is the real name, with which the file can be found again.
+    """
+
+    path: Path
+    uri: str
+    named_in_utf8: bool
+
+
+def list_sources(source: str) -> list[SourceFile]:
+    """Return the files of a source in the order of their names.
+
+    Links to files are followed, links to folders are not.
+
+    Raises:
+        UserError: the source is missing or cannot be read, or there is no file in it.
+    """
+    root = Path(source)
+    if root.is_file():
+        return [_named(root, root.name)]
+    if not root.is_dir():
+        raise UserError("no such folder or file", where=source, fix="give a folder of videos")
+    try:
+        walk = list(os.walk(root, onerror=_raise))
+    except OSError as error:
+        raise UserError(
+            f"cannot read the folder: {error.strerror}",
+            where=str(error.filename),
+            fix="check its permissions",
+        ) from error
+    paths = [Path(folder, name) for folder, _, names in walk for name in names]
+    rows = [path for path in paths if _is_row(path)]
+    if not rows:
+        raise UserError("there is no video in the folder", where=source, fix="give a folder of videos")
+    return sorted((_named(path, path.relative_to(root).as_posix()) for path in rows), key=lambda row: row.uri)
+
+
+def source_path(source: str | Path, uri: str) -> Path:
+    """Return the file that a table's ``source_uri`` names.
+
+    Raises:
+        MediaError: the name leads out of the source (tables come from elsewhere too), or is an address.
+    """
+    if "://" in uri:
+        raise MediaError("unreadable", "clips are read from a folder, not from an address")
+    relative = PurePosixPath(uri)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise MediaError("unreadable", "the name leads out of the source folder")
+    root = Path(source)
+    return root if root.is_file() and root.name == uri else root / relative
+
+
+def _is_row(path: Path) -> bool:
+    if path.suffix.lower() in SIDECAR_SUFFIXES:
+        return False
+    return path.is_file() or (
+        path.is_symlink() and not path.exists()
+    )  # a dead link is a row that is rejected
+
+
+def _named(path: Path, name: str) -> SourceFile:
+    spelled = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return SourceFile(path, spelled, spelled == name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
