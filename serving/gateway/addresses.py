@@ -1,0 +1,96 @@
+"""Which hosts and addresses media may be fetched from."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import httpx
+
+from serving.gateway.refusal import Refusal
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+async def system_resolver(host: str, port: int) -> list[str]:
+    """Return the addresses the system resolves ``host`` to. Raises OSError where it resolves to none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def host_allowed(url: httpx.URL, allowed: Sequence[str]) -> bool:
+    """Whether the list names the host of ``url``, with its port where that is not the scheme's own."""
+    host, port = _host(url), url.port or DEFAULT_PORTS[url.scheme]
+    for entry in allowed:
+        name, _, named_port = entry.lower().partition(":")
+        if port != (int(named_port) if named_port else DEFAULT_PORTS[url.scheme]):
+            continue
+        if host == name or (name.startswith("*.") and host.endswith(name[1:])):
+            return True
+    return False
+
+
+def address_allowed(address: Address, networks: Sequence[Network]) -> bool:
+    """Whether ``address`` is public, or in a network that was explicitly allowed.
+
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64) is judged by both.
+    """
+    if any(address in network for network in networks):
+        return True
+    return all(found.is_global and not found.is_multicast for found in (address, *_embedded(address)))
+
+
+def _embedded(address: Address) -> list[ipaddress.IPv4Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [found for found in inner if found is not None]
+
+
+async def pinned_address(
+    url: httpx.URL, *, allowed_hosts: Sequence[str], networks: Sequence[Network], resolve: Resolver
+) -> str:
+    """Return the address to connect to for ``url``.
+
+    The name is resolved once and the caller connects to what came back, so that a name which answers
+    differently the second time (DNS rebinding) gains nothing.
+
+    Raises:
+        Refusal: the scheme is not http(s), the URL carries credentials, the host is not in the list, does not
+            resolve, or any address it resolves to is neither public nor allowed.
+    """
+    if url.scheme not in DEFAULT_PORTS or not url.host:
+        raise Refusal(400, "media_scheme", f"media cannot be fetched over {url.scheme or 'no scheme'}")
+    if url.userinfo:
+        raise Refusal(400, "media_credentials", "a media URL must not carry a user name or a password")
+    if not host_allowed(url, allowed_hosts):
+        raise Refusal(
+            403, "media_host", f"media may not be fetched from {_place(url)}: the host is not in the list"
+        )
+    try:
+        found = await resolve(_host(url), url.port or DEFAULT_PORTS[url.scheme])
+    except OSError:
+        raise Refusal(422, "media_unreachable", f"the media host {url.host} does not resolve") from None
+    addresses = [ipaddress.ip_address(text) for text in found]
+    if not addresses:
+        raise Refusal(422, "media_unreachable", f"the media host {url.host} does not resolve")
+    if not all(address_allowed(address, networks) for address in addresses):
+        raise Refusal(403, "media_private", f"media may not be fetched from {_place(url)}: a private address")
+    return str(addresses[0])
+
+
+def _host(url: httpx.URL) -> str:
+    return url.host.lower().rstrip(".")
+
+
+def _place(url: httpx.URL) -> str:
+    return url.netloc.decode("ascii", "replace")

@@ -1,0 +1,133 @@
+"""The gateway as a KServe model server: health, readiness, metrics, ``:predict``, and our own routes.
+
+``kserve.protocol.rest.openai`` needs vLLM, so the OpenAI routes are ours, included in KServe's application
+before it registers its own: of two routes with one path, the first answers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import kserve
+from fastapi import APIRouter, FastAPI
+from kserve.errors import InvalidInput
+from kserve.model_server import app as kserve_app
+from kserve.protocol.dataplane import DataPlane
+
+from serving.gateway.admission import Admission
+from serving.gateway.body_limit import BodyLimit
+from serving.gateway.chat_routes import ChatService, chat_router
+from serving.gateway.metrics import CountRequests
+from serving.gateway.refusal import Refusal, answer_refusal
+from serving.gateway.settings import GatewaySettings
+from serving.gateway.upstream import Upstream
+from serving.gateway.visual import VisualInput
+
+GRACE_S = 20  # answers under way when the pod is told to stop
+HEALTH_KEPT_S = 1.0
+MAX_INSTANCES = 16
+
+
+class GatewayModel(kserve.Model):
+    """What KServe asks for readiness and hands ``:predict`` requests to."""
+
+    def __init__(self, name: str, service: ChatService, admission: Admission) -> None:
+        super().__init__(name)
+        self.service, self.admission = service, admission
+        self.ready = True
+        self._healthy, self._asked_at = False, float("-inf")
+
+    async def healthy(self) -> bool:
+        """Whether the model behind the gateway answers; asked at most once a second."""
+        if time.monotonic() - self._asked_at > HEALTH_KEPT_S:
+            self._healthy = await self.service.upstream.healthy()
+            self._asked_at = time.monotonic()
+        return self._healthy
+
+    def load(self) -> bool:
+        return True  # the weights are the upstream's to load
+
+    async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Answer ``{"instances": [{"video_url" | "image_url", "question", "id"?}]}``.
+
+        Predictions carry their instance's id, where it has one. One bad instance refuses the request.
+        """
+        instances = payload.get("instances") if isinstance(payload, dict) else None
+        if not isinstance(instances, list) or not 0 < len(instances) <= MAX_INSTANCES:
+            raise InvalidInput(f"give a list of 1 to {MAX_INSTANCES} instances")
+        with self.admission.slot():
+            return {"predictions": [await self._predict_one(i, one) for i, one in enumerate(instances)]}
+
+    async def _predict_one(self, index: int, instance: Any) -> dict[str, Any]:
+        known = {"id", "question", "video_url", "image_url", "max_tokens"}
+        if (
+            not isinstance(instance, dict)
+            or set(instance) - known
+            or not isinstance(instance.get("question"), str)
+        ):
+            raise InvalidInput(f"instance {index} needs a question, and a video_url or an image_url")
+        parts = [{"type": key, key: instance[key]} for key in ("video_url", "image_url") if key in instance]
+        content = [*parts, {"type": "text", "text": instance["question"]}]
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "temperature": 0.0}
+        if "max_tokens" in instance:
+            body["max_tokens"] = instance["max_tokens"]
+        completion = await self.service.answer(body)
+        answer = completion["choices"][0]["message"]["content"]
+        return {**({"id": instance["id"]} if "id" in instance else {}), "answer": answer}
+
+
+class GatewayDataPlane(DataPlane):  # type: ignore[misc]  # kserve ships no types
+    """KServe's, but ready only while the model behind the gateway is."""
+
+    def __init__(self, server: kserve.ModelServer, model: GatewayModel) -> None:
+        super().__init__(model_registry=server.registered_models)
+        self._gateway_model = model
+
+    async def ready(self) -> bool:
+        return await self._gateway_model.healthy()
+
+
+class GatewayServer(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
+    """KServe's server, which knows no listening address but all of them, told to listen on ``host``."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(http_port=port, enable_grpc=False, workers=1, grace_period=GRACE_S)
+        self.host = host
+
+    def setup_event_loop(self) -> None:
+        super().setup_event_loop()  # called between making the REST server and running it
+        self._rest_server.config.host = self.host
+
+
+def serve(settings: GatewaySettings) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    upstream = Upstream.from_settings(settings)
+    service = ChatService(settings, upstream, VisualInput(settings))
+    admission = Admission(settings.max_in_flight)
+    include(kserve_app, settings, service, admission)
+    model = GatewayModel(settings.model_name, service, admission)
+    server = GatewayServer(settings.host, settings.port)
+    server.dataplane = GatewayDataPlane(server, model)
+    server.start([model])
+
+
+def include(app: FastAPI, settings: GatewaySettings, service: ChatService, admission: Admission) -> None:
+    """Add the gateway's routes, limits and answers to KServe's application."""
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(CountRequests)
+    app.add_exception_handler(Refusal, answer_refusal)
+    app.include_router(_closed_routes())
+    app.include_router(chat_router(service, admission))
+
+
+def _closed_routes() -> APIRouter:
+    """Close KServe's repository routes: anyone who reaches the gateway could unload its model with them."""
+
+    async def closed(model_name: str) -> None:
+        raise Refusal(403, "closed", f"{model_name} is loaded and unloaded by rolling the pod out")
+
+    router = APIRouter()
+    for verb in ("load", "unload"):
+        router.add_api_route(f"/v2/repository/models/{{model_name}}/{verb}", closed, methods=["POST"])
+    return router

@@ -1,0 +1,69 @@
+"""What a gateway is told when it starts, by environment variables or flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "SHARE4VIDEO_GATEWAY_"
+
+HostPattern = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+StorePrefix = Annotated[str, StringConstraints(pattern=r"^s3://[^/]+(/.*)?$")]
+
+
+class GatewaySettings(BaseSettings):
+    """Settings of one gateway. ``SHARE4VIDEO_GATEWAY_<NAME>`` or ``--<name>``; lists are JSON.
+
+    Nothing outside the pod can be read unless it is named here: remote hosts, private networks, the folder
+    for ``file://`` and the prefixes for ``s3://`` are all empty by default, which leaves ``data:`` URIs.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_prog_name="python -m serving.gateway",
+    )
+
+    upstream_url: str = Field(description="base address of the model's OpenAI routes, ending in /v1")
+    upstream_model: str = Field("", description="the name the upstream knows the model by; empty: model_name")
+    upstream_timeout_s: float = Field(600.0, gt=0)
+    upstream_api_key: SecretStr = SecretStr("")
+    summarizer_url: str = Field("", description="where captions are summarised; empty: the upstream")
+    summarizer_model: str = ""
+
+    role: Literal["chat", "captioner"] = "chat"
+    model_name: str = Field("share4video", min_length=1, description="the name clients ask for")
+    model_revision: str = Field("", description="shown in replies of the captioner")
+    domain: Literal["any", "synthetic"] = Field("any", description="synthetic: refuse any other clip")
+    host: str = Field("0.0.0.0", description="address to listen on")
+    port: int = Field(8080, ge=1, le=65535)
+    max_in_flight: int = Field(64, ge=1, description="requests at a time; more are answered 429")
+    max_decoders: int = Field(2, ge=1, description="clips decoded at a time")
+
+    frames: int = Field(16, ge=1, le=64, description="frames of the chat grid")
+    interval_s: float = Field(2.0, gt=0, description="sampling interval of the captioner")
+    max_keyframes: int = Field(64, ge=1, description="key frames of a clip the captioner takes on")
+
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        (),
+        description='hosts clips may come from: "name" or "*.name", with ":port" unless 80 or 443',
+    )
+    allowed_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="private, loopback or link-local networks that allowed hosts may resolve to"
+    )
+    file_root: Path | None = Field(None, description="folder that file:// addresses may name files in")
+    s3_prefixes: tuple[StorePrefix, ...] = Field(
+        (), description="s3://bucket/prefix/ that clips may be read from"
+    )
+    fetch_timeout_s: float = Field(30.0, gt=0)
+    decode_timeout_s: float = Field(60.0, gt=0)
+    max_video_bytes: int = Field(256 << 20, ge=1)
+    max_image_bytes: int = Field(20 << 20, ge=1)
+    max_body_bytes: int = Field(96 << 20, ge=1, description="a data: URI is part of the body")
+    max_duration_s: float = Field(1800.0, gt=0)
+    max_pixels: int = Field(4096 * 2304, ge=1, description="per frame and per image")

@@ -1,0 +1,163 @@
+"""The OpenAI endpoint behind the gateway: requests leave under its model name, answers under ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from serving.gateway.metrics import PHASE_SECONDS
+from serving.gateway.refusal import Refusal
+from serving.gateway.settings import GatewaySettings
+
+HEALTH_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
+_MAX_ERROR_BYTES = 64 << 10
+
+
+@dataclass
+class Upstream:
+    """One upstream model. The HTTP client is made on first use, inside the server's event loop.
+
+    Args:
+        base_url: address of its OpenAI routes, ending in ``/v1``.
+        model: the name it knows its model by.
+        shown_as: the name clients know the model by.
+    """
+
+    base_url: str
+    model: str
+    shown_as: str
+    timeout_s: float
+    api_key: str = ""
+    _client: httpx.AsyncClient | None = None
+
+    @classmethod
+    def from_settings(cls, settings: GatewaySettings) -> Upstream:
+        return cls(
+            base_url=settings.upstream_url.rstrip("/"),
+            model=settings.upstream_model or settings.model_name,
+            shown_as=settings.model_name,
+            timeout_s=settings.upstream_timeout_s,
+            api_key=settings.upstream_api_key.get_secret_value(),
+        )
+
+    async def healthy(self) -> bool:
+        """Whether the upstream answers ``/health``; one that has no such route counts as alive."""
+        try:
+            answer = await self._http().get(_root(self.base_url) + "/health", timeout=HEALTH_TIMEOUT_S)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code < 400 or answer.status_code in (404, 405)
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the chat completion for ``body``. Raises Refusal as ``stream`` does."""
+        response = await self._send({**body, "stream": False})
+        try:
+            answer = json.loads(await response.aread())
+            answer["model"] = self.shown_as
+        except (httpx.HTTPError, ValueError, TypeError) as error:
+            raise Refusal(502, "upstream_broken", "the model's answer broke off") from error
+        finally:
+            await response.aclose()
+        checked: dict[str, Any] = answer
+        return checked
+
+    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """Open the stream of server-sent events for ``body`` and return them as they come.
+
+        The returned iterator must be exhausted or closed: that is what ends the generation upstream.
+
+        Raises:
+            Refusal: before the first event, where the upstream refuses (its own 4xx sentence is passed on),
+                fails, is not there (503) or is late (504). Later failures are an error event in the stream.
+        """
+        return self._relay(await self._send({**body, "stream": True}))
+
+    async def _send(self, body: dict[str, Any]) -> httpx.Response:
+        client = self._http()
+        request = client.build_request(
+            "POST", f"{self.base_url}/chat/completions", json={**body, "model": self.model}
+        )
+        try:
+            with PHASE_SECONDS.labels("upstream").time():
+                response = await client.send(request, stream=True)
+        except httpx.TimeoutException:
+            raise Refusal(
+                504, "upstream_timeout", f"the model did not answer in {self.timeout_s:g} seconds"
+            ) from None
+        except httpx.HTTPError as error:
+            raise Refusal(503, "upstream_unreachable", "the model is not there; try again") from error
+        if response.status_code == 200:
+            return response
+        try:
+            raise await _refused(response)
+        finally:
+            await response.aclose()
+
+    async def _relay(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        try:
+            async for line in response.aiter_lines():
+                yield self._renamed(line).encode() + b"\n"
+        except httpx.HTTPError:
+            broken = Refusal(502, "upstream_broken", "the model's answer broke off")
+            yield b"data: " + json.dumps(broken.body()).encode() + b"\n\n"
+        finally:
+            await response.aclose()
+
+    def _renamed(self, line: str) -> str:
+        if not line.startswith("data: {"):
+            return line
+        try:
+            event = json.loads(line.removeprefix("data: "))
+        except ValueError:
+            return line
+        if "model" not in event:
+            return line
+        event["model"] = self.shown_as
+        return "data: " + json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            timeout = httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers, trust_env=False)
+        return self._client
+
+
+async def _refused(response: httpx.Response) -> Refusal:
+    """Pass on what the caller can mend in the upstream's words; what is broken there is said in ours."""
+    status = response.status_code
+    if status == 429:
+        return Refusal(429, "upstream_busy", "the model is busy; try again")
+    if status not in (400, 413, 422):
+        return Refusal(502, "upstream_failed", f"the model's server answered with status {status}")
+    block = b""
+    async for chunk in response.aiter_bytes():
+        block += chunk
+        if len(block) > _MAX_ERROR_BYTES:
+            break
+    return Refusal(status, "upstream_refused", f"the model's server refused the request: {_sentence(block)}")
+
+
+def _sentence(block: bytes) -> str:
+    text = block.decode("utf-8", "replace")
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return " ".join(text.split())[:300] or "no reason given"
+    for key in ("error", "detail", "message"):
+        if isinstance(body, dict) and key in body:
+            body = body[key]
+    return (body if isinstance(body, str) else json.dumps(body))[:300]
+
+
+def _root(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    path = parts.path.removesuffix("/v1").removesuffix("/openai")
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
