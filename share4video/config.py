@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +16,7 @@ from share4video.errors import UserError
 class Config(BaseModel):
     """Base of all configurations: immutable, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EngineSpec(Config):
@@ -47,7 +48,7 @@ class EngineSpec(Config):
 
 
 class ProbeConfig(Config):
-    """Which sources become clips (paper section 3.1: at most two minutes; reference script: at least 10 s)."""
+    """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s)."""
 
     min_duration_s: float = Field(10.0, ge=0)
     max_duration_s: float = Field(120.0, gt=0)
@@ -73,9 +74,12 @@ class DedupConfig(Config):
     """Greedy leader de-duplication (paper section 3.1); the paper does not print its threshold."""
 
     mode: Literal["text", "visual", "both"] = "both"
-    text_threshold: float = Field(0.95, ge=-1, le=1)
-    visual_threshold: float = Field(0.95, ge=-1, le=1)
+    text_threshold: float | None = Field(None, ge=-1, le=1)  # None: the embedder's own
+    visual_encoder: str = "descriptor-coarse"
+    visual_frames: int = Field(16, ge=1, le=256)
+    visual_threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
     floor: float = Field(0.5, ge=-1, le=1)
+    max_pairs_per_row: int = Field(1000, ge=1)
 
 
 class KeyframeConfig(Config):
@@ -83,7 +87,8 @@ class KeyframeConfig(Config):
 
     interval_s: float = Field(2.0, gt=0)
     encoder: str = "descriptor"
-    threshold: float | None = None  # None: the encoder's own
+    threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
+    max_gap_s: float | None = Field(None, gt=0)
     max_side: int = Field(1024, ge=64)
     jpeg_quality: int = Field(92, ge=50, le=100)
     shards: int = Field(2, ge=1, le=1024)
@@ -101,18 +106,37 @@ class CaptionConfig(Config):
     shards: int = Field(2, ge=1, le=1024)
 
 
+class DatasetConfig(Config):
+    """The published dataset; ``title`` heads its data card."""
+
+    title: str = "Captioned video clips"
+
+
 class MixtureConfig(Config):
-    """How captions become training samples for the chat model."""
+    """How captions become training samples for the chat model (paper section 4: 28K of 181K are captions).
+
+    ``caption_share`` rules which samples go where there are more than ``max_samples``. ``shuffle_captions``
+    gives every clip another clip's captions: the control that shows what the captions are worth.
+    """
 
     grid_frames: int = Field(16, ge=1, le=64)
-    caption_share: float = Field(0.3, ge=0, le=1)
-    question_share: float = Field(0.7, ge=0, le=1)
-    max_samples: int = Field(20000, ge=1)
+    jpeg_quality: int = Field(95, ge=50, le=100)
+    caption_share: float = Field(28 / 181, ge=0, le=1)
+    max_samples: int = Field(181_000, ge=1)
+    question_writer: Literal["none", "synthetic"] = "none"
+    shuffle_captions: bool = False
+    clips_per_shard: int = Field(64, ge=1)
     seed: int = 0
 
 
 class TrainConfig(Config):
-    """Supervised fine-tuning (paper section 4: LoRA on the LLM, own rates for projector and tower)."""
+    """Supervised fine-tuning (paper section 4 and the released script: LoRA on the LLM, own rates elsewhere).
+
+    ``batch_size`` counts sequences per optimizer step over all devices; a device takes ``micro_batch_size``
+    at a time. ``pack_samples`` puts up to that many samples of one picture into one sequence that holds the
+    picture once. ``loss_weighting`` says whether every supervised token or every sample weighs the same. A
+    rate of 0 freezes its part. ``deepspeed`` is ``zero2`` or a DeepSpeed configuration file.
+    """
 
     base_model: str = "builtin:nano-base"
     lora_rank: int = Field(128, ge=1)
@@ -122,15 +146,21 @@ class TrainConfig(Config):
     lr_projector: float = Field(2e-5, ge=0)
     lr_tower: float = Field(2e-6, ge=0)
     warmup_share: float = Field(0.03, ge=0, lt=1)
-    batch_size: int = Field(8, ge=1)
-    gradient_accumulation: int = Field(1, ge=1)
+    batch_size: int = Field(128, ge=1)
+    micro_batch_size: int = Field(2, ge=1)
+    pack_samples: int = Field(1, ge=1, le=64)
+    loss_weighting: Literal["token", "sample"] = "token"
     epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = None
+    max_steps: int | None = Field(None, ge=1)
     max_length: int = Field(6144, ge=16)
     save_every_steps: int = Field(100, ge=1)
+    log_every_steps: int = Field(10, ge=1)
     precision: Literal["fp32", "bf16"] = "bf16"
+    save_precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    activation_checkpointing: bool = True
     deepspeed: str | None = None
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    feature_cache_gib: float = Field(2.0, ge=0)
     seed: int = 0
 
 
@@ -139,7 +169,9 @@ class EvaluateConfig(Config):
 
     frames: int = Field(16, ge=1, le=64)
     max_tokens: int = Field(32, ge=1)
-    limit: int | None = None
+    limit: int | None = Field(None, ge=1)  # of the questions, spread over the tasks
+    control: bool = False  # ask everything once more without the image
+    max_failed_share: float = Field(0.01, ge=0, le=1)  # of the questions that may stay without an answer
 
 
 class GateConfig(Config):
@@ -148,6 +180,7 @@ class GateConfig(Config):
     bootstrap_samples: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     task_tolerance: float = Field(0.05, ge=0, le=1)
+    min_questions: int = Field(20, ge=1)  # fewer prove nothing
     seed: int = 0
 
 
@@ -165,6 +198,7 @@ class RunConfig(Config):
     dedup: DedupConfig = DedupConfig()
     keyframes: KeyframeConfig = KeyframeConfig()
     caption: CaptionConfig = CaptionConfig()
+    dataset: DatasetConfig = DatasetConfig()
     mixture: MixtureConfig = MixtureConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -185,12 +219,14 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise UserError(
                 f"cannot read the configuration: {error.strerror}", where=str(path), fix="check the path"
             ) from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(
                 "the configuration is not YAML", where=str(path), fix=" ".join(str(error).split())
             ) from error
         if not isinstance(tree, dict):
-            raise UserError("the configuration is not a mapping", where=str(path), fix="write key: value lines")
+            raise UserError(
+                "the configuration is not a mapping", where=str(path), fix="write key: value lines"
+            )
     for override in overrides:
         _set(tree, override)
     return parse_config(tree, where=str(path) if path else "--set")
@@ -204,12 +240,11 @@ def parse_config(tree: Any, *, where: str) -> RunConfig:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"]) or "the configuration"
         if first["type"] == "extra_forbidden":
-            parent = _model_at(first["loc"][:-1])
-            known = ", ".join(parent.model_fields) if parent else "see the reference"
             raise UserError(
-                f"unknown configuration key {key}", where=where, fix=f"known keys here: {known}"
+                f"unknown configuration key {key}", where=where, fix=_known_keys(first["loc"])
             ) from None
-        raise UserError(f"wrong value for {key}: {first['msg']}", where=where, fix="correct it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"wrong value for {key}", where=where, fix=message) from None
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -228,12 +263,13 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise UserError("the value is not YAML", where=override, fix="quote it") from None
 
 
-def _model_at(path: Sequence[int | str]) -> type[BaseModel] | None:
+def _known_keys(path: Sequence[int | str]) -> str:
+    """Say which keys could stand where the last step of ``path`` does, the likeliest first."""
     model: type[BaseModel] = RunConfig
-    for step in path:
-        field = model.model_fields.get(str(step))
-        kind = field.annotation if field else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return None
-        model = kind
-    return model
+    for step in path[:-1]:
+        kind = model.model_fields[str(step)].annotation
+        kinds = [kind, *get_args(kind)]  # X | None holds X
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    close = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    return f"{guess}known keys here: {', '.join(model.model_fields)}"
