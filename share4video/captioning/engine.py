@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
 from share4video.captioning.client import (
@@ -39,6 +39,7 @@ __all__ = [
     "Endpoint",
     "answer_all",
     "connect",
+    "connect_all",
     "identity",
     "image_part",
     "resolve",
@@ -124,6 +125,21 @@ def shared_server(specs: Sequence[EngineSpec], *, port: int | None = None) -> It
             yield server
 
 
+@contextmanager
+def connect_all(specs: Sequence[EngineSpec]) -> Iterator[list[Endpoint]]:
+    """Yield a running endpoint for each of ``specs``, as `connect` does; equal ones share one.
+
+    Local checkpoints that nobody serves yet are served by one process for all of them.
+    """
+    distinct = {identity(spec): spec for spec in specs}
+    local = [spec for spec in distinct.values() if spec.model_path is not None]
+    with ExitStack() as stack:
+        if len(local) > 1 and running_server() is None:
+            stack.enter_context(shared_server(local))
+        endpoints = {name: stack.enter_context(connect(spec)) for name, spec in distinct.items()}
+        yield [endpoints[identity(spec)] for spec in specs]
+
+
 def answer_all(
     endpoint: Endpoint,
     requests: Mapping[str, Callable[[], ChatRequest]],
@@ -163,11 +179,11 @@ async def _answer_all(
 
     async with ChatClient(endpoint) as client:
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(endpoint.spec.max_in_flight, len(requests))):
-                    group.create_task(work(client))
-        except* UserError as errors:
-            raise _first(errors) from None
+                    tasks.create_task(work(client))
+        except BaseExceptionGroup as group:
+            raise user_error_in(group) or group from None
     failed = [answer for answer in answers.values() if isinstance(answer, CallError)]
     if failed and len(failed) == len(answers) and failed[0].reason != "refused":
         raise engine_silent(endpoint, failed[0])
@@ -181,12 +197,13 @@ def engine_silent(endpoint: Endpoint, error: CallError) -> UserError:
     return UserError(what, where=endpoint.spec.model, fix=fix)
 
 
-def _first(errors: BaseExceptionGroup[UserError]) -> UserError:
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    assert isinstance(first, UserError)
-    return first
+def user_error_in(group: BaseExceptionGroup[BaseException]) -> UserError | None:
+    """Return the first user's error among those a task group ended with."""
+    for error in group.exceptions:
+        found = user_error_in(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, UserError):
+            return found
+    return None
 
 
 def _endpoint(base_url: str, model: str, spec: EngineSpec, log: str = "") -> Endpoint:

@@ -158,7 +158,7 @@ def serve_models(
 
 def _start(models: Path, log: Path, *, port: int, small: bool) -> subprocess.Popen[bytes]:
     device, dtype = ("cpu", "float32") if small else ("auto", "auto")
-    server = [sys.executable, "-m", "share4video.models.transformers_server"]
+    server = [sys.executable, "-P", "-m", "share4video.models.transformers_server"]
     server += ["--port", str(port), "--device", device, "--dtype", dtype]
     package_root = str(Path(share4video.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
@@ -173,7 +173,7 @@ def _start(models: Path, log: Path, *, port: int, small: bool) -> subprocess.Pop
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "share4video.captioning.supervisor", *server],
+            [sys.executable, "-P", "-m", "share4video.captioning.supervisor", *server],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,

@@ -1,0 +1,148 @@
+"""Captions of one clip or of one prompt as they come, outside any pipeline.
+
+The same state machine, prompts and checks as the caption stage; no journal and no tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from share4video.captioning.client import CallError, ChatClient, ChatRequest
+from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation, checked
+from share4video.captioning.differential import Caption, Differential, Rejection
+from share4video.captioning.engine import connect
+from share4video.captioning.journal import Outcome
+from share4video.captioning.roles import KeyFrame, Recaption, messages
+from share4video.config import CaptionConfig, EngineSpec
+from share4video.errors import UserError
+
+ClipRole = Literal["sliding", "fast", "summary"]
+
+
+@dataclass(frozen=True)
+class SpanCaption:
+    """A caption as it comes: of one key frame (``sliding``), or of the whole clip.
+
+    Attributes:
+        number: the key frame's number from 1; 0 for the whole clip.
+        checks: codes of the checks it failed.
+        fallback: a key frame whose difference failed and that was described in full instead.
+    """
+
+    role: ClipRole
+    number: int
+    start_s: float
+    end_s: float
+    caption: str
+    checks: tuple[str, ...] = ()
+    fallback: bool = False
+
+
+class ClipRejected(Exception):
+    """No sound captions came of a clip."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.sentence)
+        self.rejection = rejection
+
+
+async def stream_captions(
+    frames: Sequence[KeyFrame],
+    roles: Collection[ClipRole],
+    *,
+    captioner: ChatClient,
+    summarizer: ChatClient | None = None,
+    config: CaptionConfig | None = None,
+    clip_id: str = "",
+) -> AsyncIterator[SpanCaption]:
+    """Yield a clip's captions as they come: key frame by key frame, then those of the whole clip.
+
+    Args:
+        frames: the key frames in order of time, numbered from 1.
+        roles: which captions are wanted; ``summary`` alone does not yield the ones it is made from.
+        summarizer: the captioner where it is None.
+        clip_id: seeds the second attempt at a caption that fails its checks.
+
+    Raises:
+        ClipRejected: a call failed for good, or too many key frames have no sound caption.
+        UserError: the engine refuses the key or knows no such model.
+    """
+    config = config or CaptionConfig()
+    wanted = set(roles)
+    plan = CaptionPlan.of(config, captioner.spec, summarizer.spec if summarizer else None)
+    differential = bool(wanted & {"sliding", "summary"})
+    rules = replace(plan.rules, differential=differential, summary="summary" in wanted, fast="fast" in wanted)
+    conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
+    clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
+    chain, told = conversation.chain, 0
+    while (call := conversation.next()) is not None:
+        request = await asyncio.to_thread(call.build)
+        conversation.take(call, await _ask(clients[call.engine], request))
+        if "sliding" in wanted:
+            for differential_caption in chain.differentials[told:]:
+                yield _of_frame(differential_caption)
+            told = len(chain.differentials)
+    if chain.rejection is not None:
+        raise ClipRejected(chain.rejection)
+    start_s, end_s = chain.timestamps_s[0], chain.timestamps_s[-1]
+    if chain.fast is not None:
+        yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)
+    if chain.summary is not None:
+        yield SpanCaption("summary", 0, start_s, end_s, chain.summary.text, chain.summary.failed)
+
+
+def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
+    """Turn a short generation prompt into a dense caption.
+
+    Raises:
+        UserError: the prompt is empty, or the engine does not start or gives no sound caption.
+    """
+
+    async def run() -> Caption:
+        with connect(engine) as endpoint:
+            async with ChatClient(endpoint) as client:
+                return await recaption_with(client, text, max_tokens=max_tokens)
+
+    try:
+        return asyncio.run(run()).text
+    except CallError as error:
+        raise UserError(f"no caption: {error}", where=engine.model, fix="try another engine") from error
+
+
+async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512) -> Caption:
+    """Turn a short generation prompt into a dense caption, by an engine that runs.
+
+    Raises:
+        UserError: the prompt is empty.
+        CallError: the call failed for good, or the answer was empty.
+    """
+    if not text.strip():
+        raise UserError("the prompt is empty", fix="give a sentence to make a caption of")
+    dialect = client.spec.dialect
+    request = ChatRequest(messages(dialect, Recaption(text.strip())), max_tokens)
+    caption = checked(await client.ask(request), dialect)
+    assert isinstance(caption, Caption)
+    if not caption.text:
+        raise CallError("malformed", "the engine's answer was empty")
+    return caption
+
+
+async def _ask(client: ChatClient, request: ChatRequest) -> Outcome:
+    try:
+        return await client.ask(request)
+    except CallError as error:
+        return error
+
+
+def _of_frame(caption: Differential) -> SpanCaption:
+    return SpanCaption(
+        "sliding",
+        caption.frame + 1,
+        caption.start_s,
+        caption.end_s,
+        caption.caption,
+        fallback=caption.fallback,
+    )

@@ -1,0 +1,172 @@
+"""A clip's captioning as a conversation: steps become prompts, answers become checked captions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from share4video.captioning.checks import EMPTY, failed_checks
+from share4video.captioning.client import CallError, ChatRequest, Completion
+from share4video.captioning.differential import ATTEMPTS, Caption, Chain, ChainRules, Failure, Step
+from share4video.captioning.journal import Outcome
+from share4video.captioning.roles import (
+    Brief,
+    Dialect,
+    Difference,
+    Fast,
+    First,
+    KeyFrame,
+    RoleInput,
+    Summary,
+    leaks,
+    messages,
+)
+from share4video.captioning.scheduler import Call
+from share4video.config import CaptionConfig, EngineSpec
+
+CAPTIONER, SUMMARIZER = "captioner", "summarizer"
+
+# How a caption that failed its checks is asked for again: otherwise a greedy engine would repeat itself. An
+# engine that decodes greedily whatever it is asked still honours the penalty, and then stays reproducible.
+RETRY_TEMPERATURE = 0.7
+RETRY_FREQUENCY_PENALTY = 0.3
+
+
+@dataclass(frozen=True)
+class CaptionPlan:
+    """How clips are captioned, and in which prompts."""
+
+    rules: ChainRules
+    captioner_dialect: Dialect
+    summarizer_dialect: Dialect
+    max_tokens_frame: int
+    max_tokens_whole: int
+
+    @classmethod
+    def of(cls, config: CaptionConfig, captioner: EngineSpec, summarizer: EngineSpec | None) -> CaptionPlan:
+        """Read the plan from a stage's configuration; the captioner summarises where nobody else does."""
+        return cls(
+            rules=ChainRules(
+                anchor_every_frames=config.anchor_every_frames,
+                anchor_every_s=config.anchor_every_s,
+                max_fallback_share=config.max_fallback_share,
+                fast=config.fast,
+            ),
+            captioner_dialect=captioner.dialect,
+            summarizer_dialect=(summarizer or captioner).dialect,
+            max_tokens_frame=config.max_tokens_difference,
+            max_tokens_whole=config.max_tokens_summary,
+        )
+
+
+class ClipConversation:
+    """The differential captions, summary and, where asked for, fast caption of one clip.
+
+    Args:
+        clip_id: seeds what is sampled, so that equal clips get equal captions.
+        frames: the key frames in order of time.
+    """
+
+    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], plan: CaptionPlan) -> None:
+        self.clip_id, self.plan = clip_id, plan
+        self.chain = Chain([frame.timestamp_s for frame in frames], plan.rules)
+        self._frames = tuple(frames)
+
+    @property
+    def calls_left(self) -> int:
+        return self.chain.steps_left
+
+    def next(self) -> Call | None:
+        step = self.chain.next()
+        if step is None:
+            self._frames = ()  # pictures are not kept longer than they are needed
+            return None
+        engine = SUMMARIZER if step.kind == "summary" else CAPTIONER
+        return Call(step.key, engine, partial(self._request, step))
+
+    def take(self, call: Call, outcome: Outcome) -> None:
+        step = self.chain.next()
+        assert step is not None
+        assert step.key == call.key
+        dialect = self._dialect(step)
+        self.chain.take(step, checked(outcome, dialect))
+
+    def _dialect(self, step: Step) -> Dialect:
+        return self.plan.summarizer_dialect if step.kind == "summary" else self.plan.captioner_dialect
+
+    def _request(self, step: Step) -> ChatRequest:
+        whole = step.kind in ("summary", "fast")
+        max_tokens = self.plan.max_tokens_whole if whole else self.plan.max_tokens_frame
+        given = messages(self._dialect(step), self._role_input(step))
+        return varied(ChatRequest(given, max_tokens), step.attempt, f"{self.clip_id}/{step.key}")
+
+    def _role_input(self, step: Step) -> RoleInput:
+        match step.kind:
+            case "first" | "anchor":
+                return First(self._frames[step.frame])
+            case "difference":
+                return Difference(self._frames[step.frame - 1], self._frames[step.frame], step.before)
+            case "summary":
+                return Summary(step.captions)
+            case "fast":
+                return Fast(self._frames)
+
+
+class BriefConversation:
+    """One sentence about a clip, asked for once more where the first answer fails its checks."""
+
+    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], dialect: Dialect, max_tokens: int) -> None:
+        self.result: Caption | Failure | None = None
+        self._clip_id, self._frames = clip_id, tuple(frames)
+        self._dialect: Dialect = dialect
+        self._max_tokens, self._attempt = max_tokens, 0
+
+    @property
+    def calls_left(self) -> int:
+        return int(self.result is None)
+
+    def next(self) -> Call | None:
+        if self.result is not None:
+            self._frames = ()
+            return None
+        return Call(f"brief-{self._attempt}", CAPTIONER, self._request)
+
+    def take(self, call: Call, outcome: Outcome) -> None:
+        caption = checked(outcome, self._dialect)
+        if isinstance(caption, Caption) and caption.failed:
+            self._attempt += 1
+            if self._attempt < ATTEMPTS:
+                return
+            if EMPTY in caption.failed:
+                caption = Failure("the engine's answer was empty")
+        self.result = caption
+
+    def _request(self) -> ChatRequest:
+        request = ChatRequest(messages(self._dialect, Brief(self._frames)), self._max_tokens)
+        return varied(request, self._attempt, f"{self._clip_id}/brief")
+
+
+def checked(outcome: Outcome, dialect: Dialect) -> Caption | Failure:
+    """Turn an engine's answer into a caption and the checks it failed."""
+    if isinstance(outcome, CallError):
+        return Failure(str(outcome))
+    assert isinstance(outcome, Completion)
+    text = outcome.text.strip()
+    failed = failed_checks(text, truncated=outcome.truncated, leaks=leaks(dialect))
+    return Caption(text, outcome.completion_tokens, failed)
+
+
+def varied(request: ChatRequest, attempt: int, name: str) -> ChatRequest:
+    """Return the request of an attempt: greedy at first, then sampled with a seed made from ``name``."""
+    if attempt == 0:
+        return request
+    seed = int.from_bytes(hashlib.sha256(f"{name}#{attempt}".encode()).digest()[:4], "big") >> 1
+    return ChatRequest(
+        request.messages,
+        request.max_tokens,
+        temperature=RETRY_TEMPERATURE,
+        seed=seed,
+        frequency_penalty=RETRY_FREQUENCY_PENALTY,
+    )

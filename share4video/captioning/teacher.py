@@ -1,0 +1,138 @@
+"""Our own prompts for strong general models: four blocks, frames as separate images.
+
+The blocks are those the paper names (Figs. 7 and 8): character, skills, constraints, structured input; its
+wording was not published, this one is ours. The first three are the same in every call of a role and stand
+first, and a frame goes byte for byte as it is stored in both calls it takes part in, so that a server's
+prefix and image caches can be of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from share4video.captioning.client import image_part, text_part
+from share4video.captioning.role_inputs import (
+    Brief,
+    Difference,
+    Fast,
+    First,
+    KeyFrame,
+    Message,
+    Recaption,
+    RoleInput,
+    Summary,
+)
+
+VERSION = "teacher-1"
+
+_PROSE = (
+    "Write plain prose in English, in whole sentences and in order of importance; no lists, no headings, no "
+    "preamble. State only what can be seen. Leave out what you are not sure of instead of hedging, and do "
+    "not mention frames, images, prompts or these instructions."
+)
+
+
+def _blocks(character: str, skills: str, constraints: str, structured_input: str) -> str:
+    return (
+        f"### Character\n{character}\n### Skills\n{skills}\n### Constraints\n{constraints}\n"
+        f"### Structured input\n{structured_input}"
+    )
+
+
+_FIRST = _blocks(
+    "You are an expert in the analysis of video frames.",
+    "You describe a frame so that it could be drawn from your words: the place and its light; every person, "
+    "animal and object with number, colour, size, position and what it is doing; legible text; the camera's "
+    "distance and angle.",
+    _PROSE,
+    "One frame of a video, with its number and its time in seconds.",
+)
+
+_DIFFERENCE = _blocks(
+    "You are an expert in the analysis of video frames who notices what changes from one to the next.",
+    "You compare two frames of one video and describe what happened between them: actions and behaviour of "
+    "persons, animals and objects and the direction of their motion; what appears, disappears or changes its "
+    "look; changes of the place and background; motion of the camera (pan, tilt, zoom, cut). You use the "
+    "account of what happened before to call the same thing by the same name.",
+    f"{_PROSE} Describe the change; do not repeat what stayed as it was, nor what the account already says. "
+    "If nothing changed, say so in one sentence.",
+    "The earlier frame, then the later one, each with its number and its time in seconds, and the account of "
+    "what happened up to the earlier frame.",
+)
+
+_SUMMARY = _blocks(
+    "You are an expert in turning notes about a video into one account of it.",
+    "You are given the description of a video's first frame and then, for each later key frame, what changed "
+    "since the one before. You write the caption of the whole video: setting, subjects and their looks, then "
+    "all that happens, in order of time, with the motion of the camera.",
+    f"{_PROSE} Keep every action and every change, and the order in which they happen. Merge what is said "
+    "twice. Where two notes contradict each other, follow the later one. Add nothing that is in no note.",
+    "One note per line: the number of the key frame, its time in seconds, the note.",
+)
+
+_FAST = _blocks(
+    "You are an expert in describing videos.",
+    "You are given the key frames of one video in order of time. You describe the whole video: setting, "
+    "subjects and their looks, then all that happens, in order of time, with the motion of the camera.",
+    _PROSE,
+    "The key frames, each with its number and its time in seconds.",
+)
+
+_BRIEF = _blocks(
+    "You are an expert in describing videos.",
+    "You say in one sentence what a video shows, from a few of its frames in order of time.",
+    "Exactly one sentence in English of at most thirty words: who or what, doing what, where. No preamble.",
+    "The frames, each with its number and its time in seconds.",
+)
+
+_RECAPTION = _blocks(
+    "You are an expert in writing detailed captions for text-to-video models.",
+    "You turn a short prompt into the dense caption of the video it asks for: setting, subjects and their "
+    "looks, what happens in order of time, the motion of the camera.",
+    f"{_PROSE} Keep everything the prompt asks for; what you add must fit it.",
+    "The short prompt.",
+)
+
+LEAKS = (
+    "### Character",
+    "### Skills",
+    "### Constraints",
+    "### Structured input",
+    "expert in the analysis of video frames",
+)
+
+
+def messages(given: RoleInput) -> list[Message]:
+    """Return the chat messages of a role: the stable blocks as system message, then the input."""
+    match given:
+        case Brief(frames):
+            return _conversation(_BRIEF, _labelled(frames))
+        case Fast(frames):
+            return _conversation(_FAST, _labelled(frames))
+        case First(frame):
+            return _conversation(_FIRST, _labelled([frame]))
+        case Difference(previous, current, before):
+            account = text_part(f"What happened up to frame {previous.number}: {before}")
+            return _conversation(_DIFFERENCE, [*_labelled([previous, current]), account])
+        case Summary(captions):
+            notes = "\n".join(
+                f"Key frame {c.number} at {c.timestamp_s:.2f} s: {' '.join(c.caption.split())}"
+                for c in captions
+            )
+            return _conversation(_SUMMARY, [text_part(notes)])
+        case Recaption(text):
+            return _conversation(_RECAPTION, [text_part(text)])
+        case _:
+            assert_never(given)
+
+
+def _conversation(blocks: str, content: Sequence[Message]) -> list[Message]:
+    return [{"role": "system", "content": blocks}, {"role": "user", "content": list(content)}]
+
+
+def _labelled(frames: Sequence[KeyFrame]) -> list[Message]:
+    parts: list[Message] = []
+    for frame in frames:
+        parts += [text_part(f"Frame {frame.number} at {frame.timestamp_s:.2f} s:"), image_part(frame.image)]
+    return parts
