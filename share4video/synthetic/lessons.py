@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from share4video.synthetic import tmp_prompts as roles
-from share4video.synthetic import tmp_prompts as prompts
+from share4video.captioning import sharecaptioner
+from share4video.captioning.role_inputs import TimedCaption
+from share4video.chat import grid_question
+from share4video.evaluation import mvbench
+from share4video.evaluation.questions import LETTERS
+from share4video.evaluation.questions import Question as BenchmarkQuestion
 from share4video.media import compose
 from share4video.media.sampling import every, uniform_indices
 from share4video.synthetic import language
-from share4video.synthetic.questions import TASK_GROUPS, questions_of_clip
+from share4video.synthetic.questions import TASK_GROUPS, Question, questions_of_clip
 from share4video.synthetic.render import SIDE, render
 from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, SIZES, Clip, Seen, State, sample_clip
 
@@ -133,23 +137,23 @@ def captioner_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
         turns = (Turn("user", prompt), Turn("assistant", target))
         lessons.append(Lesson(role, len(pictures) - 1, turns))
 
-    teach("first", frames.picture("single", times[:1], lambda f: f[0]), roles.FIRST_PROMPT, first)
+    teach("first", frames.picture("single", times[:1], lambda f: f[0]), sharecaptioner.FIRST, first)
     other = int(rng.integers(len(times)))
     shown = frames.picture("single", [times[other]], lambda f: f[0])
-    teach("first", shown, roles.FIRST_PROMPT, language.first_caption(states[other], rng))
+    teach("first", shown, sharecaptioner.FIRST, language.first_caption(states[other], rng))
     for index in range(1, len(times)):
         changes = language.changes_between(states[index - 1], states[index], times[index])
         target = language.differential_caption(changes, rng)
         before = captions[-1] if rng.random() < 0.5 else corrupt(captions[-1], rng)
         pair = frames.picture("pair", times[index - 1 : index + 1], lambda f: compose.stacked_pair(f[0], f[1]))
-        prompt = roles.sliding_prompt(index, times[index - 1], index + 1, times[index], before)
+        prompt = sharecaptioner.difference_text(index, times[index - 1], index + 1, times[index], before)
         teach("sliding", pair, prompt, target)
         captions.append(target)
     uniform = uniform_times(clip, 4)
     brief = language.brief_caption([clip.state_at(t) for t in uniform])
-    teach("brief", frames.picture("grid2", uniform, compose.frame_grid), roles.BRIEF_PROMPT, brief)
+    teach("brief", frames.picture("grid2", uniform, compose.frame_grid), sharecaptioner.BRIEF, brief)
     fast = language.fast_caption(list(enumerate(captions)))
-    teach("fast", frames.picture("strip", times, compose.tall_strip), roles.FAST_PROMPT, fast)
+    teach("fast", frames.picture("strip", times, compose.tall_strip), sharecaptioner.FAST, fast)
     return pictures, lessons
 
 
@@ -187,11 +191,13 @@ def summarizer_lessons(seed: int) -> list[Lesson]:
         captions = [c if rng.random() < 0.8 else corrupt(c, rng) for c in captions]
     timed = list(zip(times, captions, strict=True))
     summary = language.summary_caption(timed)
-    ask = Turn("user", roles.summary_prompt(timed))
+    ask = Turn("user", sharecaptioner.summary_text(
+        [TimedCaption(number + 1, time_s, text) for number, (time_s, text) in enumerate(timed)]
+    ))
     lessons = [Lesson("summary", None, (ask, Turn("assistant", summary)))]
     short = language.summary_caption(timed[:4])
     brief = " ".join(text for _, text in timed[:4] if not language.is_nothing(text))
-    expand = Turn("user", roles.recaption_prompt(brief))
+    expand = Turn("user", sharecaptioner.recaption_text(brief))
     return [*lessons, Lesson("recaption", None, (expand, Turn("assistant", short)))]
 
 
@@ -207,14 +213,7 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     static = [q for q in questions_of_clip(clip, seed) if TASK_GROUPS[q.task] == "static"]
     asked: list[Lesson] = []
     for question in static:
-        letter = "ABCDEFG"[question.candidates.index(question.answer)]
-        prompt = prompts.question_block(question.question, question.candidates)
-        answer = f"{prompts.PREFILL}{letter}) {question.answer}"
-        turns = [
-            Turn("system", prompts.MVBENCH_SYSTEM),
-            Turn("user", prompts.GRID_PRE_QUERY + prompt),
-            Turn("assistant", answer),
-        ]
+        turns = list(_benchmark_turns(question))
         for name, reply in _look(states, rng, count=2):
             turns += [Turn("user", name), Turn("assistant", reply)]
         asked.append(Lesson("static", 0, tuple(turns)))
@@ -222,10 +221,26 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     for _ in range(2):
         turns = []
         for number, (name, reply) in enumerate(_look(states, rng, count=5)):
-            lead = prompts.GRID_PRE_QUERY + " " if number == 0 and rng.random() < 0.5 else ""
-            turns += [Turn("user", lead + name), Turn("assistant", reply)]
+            text = grid_question(name) if number == 0 and rng.random() < 0.5 else name
+            turns += [Turn("user", text), Turn("assistant", reply)]
         looking.append(Lesson("look", 0, tuple(turns)))
     return [grid], [*asked, *looking]
+
+
+def _benchmark_turns(question: Question) -> tuple[Turn, Turn, Turn]:
+    """The conversation as the evaluation has it, with the whole answer."""
+    index = question.candidates.index(question.answer)
+    asked = BenchmarkQuestion(
+        id="",
+        task=question.task,
+        video="",
+        question=question.question,
+        candidates=question.candidates,
+        answer_index=index,
+    )
+    answer = f"{mvbench.PREFILL}{LETTERS[index]}) {question.answer}"
+    user = grid_question(mvbench.question_block(asked))
+    return Turn("system", mvbench.SYSTEM), Turn("user", user), Turn("assistant", answer)
 
 
 def _place(seen: Seen | None) -> str:

@@ -6,6 +6,7 @@ Three kinds: ``captioner`` (pairs, single frames, grids and strips to text), ``s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -202,11 +203,12 @@ def load_processor(folder: Path) -> LlavaNextProcessor:
 def save_checkpoint(
     model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
 ) -> None:
-    """Write a trained model as fp16 safetensors with its processor and chat template."""
+    """Write a trained model as fp16 safetensors with its processor, chat template and machine-readable card."""
     import torch
 
     model.to(torch.float16).save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / "share4video.json").write_text(json.dumps({"domain": "synthetic"}) + "\n", encoding="utf-8")
 
 
 def write_checkpoint(folder: Path, kind: Kind, seed: int = 0) -> Path:

@@ -1,0 +1,66 @@
+"""Questions and answers about a synthetic clip, written from its captions alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from share4video.chat import grid_question
+from share4video.dataset.mixture import QA, TimedCaption
+from share4video.evaluation.mvbench import PREFILL, SYSTEM, question_block
+from share4video.evaluation.questions import LETTERS
+from share4video.evaluation.questions import Question as BenchmarkQuestion
+from share4video.synthetic import language
+from share4video.synthetic.questions import Question, questions_of_facts
+
+VIEWS = 3  # how often a question is asked, each time with its candidates in another order
+
+
+def questions_of_captions(differentials: Sequence[TimedCaption], seed: int) -> list[Question]:
+    """Write the questions that differential captions support.
+
+    What the captions got wrong, the questions get wrong: nothing but the captions is read.
+    """
+    if not differentials:
+        return []
+    first, *later = differentials
+    intervals = [language.parse(caption.text, caption.end_s) for caption in later]
+    return questions_of_facts(language.parse(first.text, first.end_s), intervals, seed)
+
+
+class SyntheticQuestionWriter:
+    """Multiple-choice questions with the very prompt and pre-filled answer the evaluation uses."""
+
+    version = "synthetic-1"
+
+    def __call__(self, differentials: Sequence[TimedCaption], summary: str) -> list[QA]:
+        """Write the clip's questions; the letters of the answers depend on the captions alone."""
+        digest = hashlib.sha256("\n".join(caption.text for caption in differentials).encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        asked = []
+        for number, question in enumerate(questions_of_captions(differentials, seed)):
+            for view in range(min(VIEWS, len(question.candidates))):
+                asked.append(_worded(_turned(question, seed + number + view)))
+        return asked
+
+
+def _turned(question: Question, place: int) -> Question:
+    """Put the answer at ``place`` modulo the number of candidates."""
+    others = [c for c in question.candidates if c != question.answer]
+    at = place % len(question.candidates)
+    return replace(question, candidates=(*others[:at], question.answer, *others[at:]))
+
+
+def _worded(question: Question) -> QA:
+    index = question.candidates.index(question.answer)
+    asked = BenchmarkQuestion(
+        id="",
+        task=question.task,
+        video="",
+        question=question.question,
+        candidates=question.candidates,
+        answer_index=index,
+    )
+    answer = f"{PREFILL}{LETTERS[index]}) {question.answer}"
+    return QA(question.task, SYSTEM, grid_question(question_block(asked)), answer)
