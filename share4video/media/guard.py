@@ -73,6 +73,7 @@ class GuardedWorker:
             env=environment,
         )
         self.calls = 0
+        self.leaving = False  # it ends after its last answer
         self._ready = False
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
@@ -126,7 +127,7 @@ class GuardedWorker:
         reply = Reply()
         while True:
             head, length = self._receive(deadline)
-            kind = head["kind"]
+            kind, self.leaving = head["kind"], head.get("leaving", False)
             if kind == "block" and head["shape"] is None:
                 reply.frames.append((head["time_s"], reply.frames[-1][1]))
             elif kind == "block":
@@ -136,14 +137,13 @@ class GuardedWorker:
                 self._read_into(rgb.data.cast("B"), deadline)
                 reply.frames.append((head["time_s"], rgb))
             elif kind == "done":
-                reply.facts = head.get("facts", {})
+                reply.facts = head["facts"]
                 return reply
             elif kind == "refused":
                 raise MediaError(
                     head["reason"], head["sentence"], measured=head["measured"], bound=head["bound"]
                 )
             elif kind == "out_of_memory":
-                self.kill()
                 raise MediaError(
                     "decode_memory",
                     f"decoding takes more than the {limits.memory_bytes >> 20} MiB allowed",
@@ -248,7 +248,7 @@ class WorkerPool:
             finally:
                 with self._lock:
                     self._leased.discard(worker)
-                if worker.calls >= self._calls_per_worker:
+                if worker.leaving or worker.calls >= self._calls_per_worker:
                     worker.close()
                 elif worker.alive:
                     with self._lock:

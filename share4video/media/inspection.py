@@ -14,7 +14,7 @@ import numpy.typing as npt
 from share4video.media import frame_source
 from share4video.media.frame_source import Video, open_video
 from share4video.media.limits import Limits, MediaError
-from share4video.media.painter import Painter, Rgb, display_size
+from share4video.media.painter import Painter, Rgb
 
 _BLACK_LUMA = 25.5  # a pixel is black below a tenth of full luma, a picture when 98 % of it is,
 _BLACK_AREA = 0.98  # as in FFmpeg's blackdetect
@@ -128,8 +128,9 @@ def inspect(path: str, limits: Limits, *, decode_up_to_s: float | None) -> dict[
     walk = frame_source.frames_on_show(path, limits, ticks=moments)
     for moment, (_, frame) in zip(moments, walk, strict=True):
         assert frame.pts is not None
-        decoded, size = frame.pts, display_size(frame)
-        black += moment in samples and _is_black(painter.paint(frame))
+        picture = painter.paint(frame)
+        decoded, size = frame.pts, painter.shown_size(frame)
+        black += moment in samples and _is_black(picture)
     missing_s = float((last - decoded) * timeline.time_base)
     if missing_s > max(_END_TOLERANCE_S, 3 / float(timeline.fps or 1)):
         end_s = float((last - first) * timeline.time_base)

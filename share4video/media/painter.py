@@ -12,27 +12,39 @@ Rgb = npt.NDArray[np.uint8]
 
 
 class Painter:
-    """Turns decoded frames into upright RGB of one size."""
+    """Turns decoded frames into upright RGB of one size.
+
+    The first frame settles size and orientation; a stream that changes its size midway is scaled to that.
+    (Orientation is also read only once because a PyAV frame whose side data was looked at belongs to a
+    reference cycle: its pixels would wait for the garbage collector.)
+    """
 
     def __init__(self, max_side: int | None) -> None:
         self._max_side = max_side
         self._size: tuple[int, int] | None = None
+        self._turned, self._down, self._across = False, 1, 1
         self._reformatter = VideoReformatter()
 
     def paint(self, frame: VideoFrame) -> Rgb:
         """Return the frame as (height, width, 3) uint8, turned as its display matrix says.
 
-        Sides are limited to ``max_side`` (area interpolation, never enlarged). A stream that changes size
-        midway is scaled to the size it began with. Pixels are taken as square.
+        Sides are limited to ``max_side`` (area interpolation, never enlarged). Pixels are taken as square.
         """
         if self._size is None:
             self._size = limited_size(frame.width, frame.height, self._max_side)
+            self._turned, self._down, self._across = _orientation(frame)
         width, height = self._size
         scaled = (width, height) != (frame.width, frame.height)
         picture = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation="AREA" if scaled else None, threads=1
         )
-        return np.ascontiguousarray(_upright(picture.to_ndarray().astype(np.uint8, copy=False), frame))
+        rgb = picture.to_ndarray().astype(np.uint8, copy=False)
+        upright = (rgb.swapaxes(0, 1) if self._turned else rgb)[:: self._down, :: self._across]
+        return np.ascontiguousarray(upright)
+
+    def shown_size(self, frame: VideoFrame) -> tuple[int, int]:
+        """Return width and height of a painted frame as it is to be shown, before it is limited."""
+        return (frame.height, frame.width) if self._turned else (frame.width, frame.height)
 
 
 def limited_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:
@@ -41,17 +53,6 @@ def limited_size(width: int, height: int, max_side: int | None) -> tuple[int, in
     if max_side is None or longest <= max_side:
         return width, height
     return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
-
-
-def display_size(frame: VideoFrame) -> tuple[int, int]:
-    """Return the frame's width and height as it is to be shown."""
-    turned, _, _ = _orientation(frame)
-    return (frame.height, frame.width) if turned else (frame.width, frame.height)
-
-
-def _upright(rgb: Rgb, frame: VideoFrame) -> Rgb:
-    turned, down, across = _orientation(frame)
-    return (rgb.swapaxes(0, 1) if turned else rgb)[::down, ::across]
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:

@@ -29,6 +29,7 @@ from share4video.media.sampling import uniform_indices
 
 _OVERRUN_S = 2.0  # the parent kills at the limit; the alarm is for a worker whose parent is gone
 _PARENT_CHECK_S = 1.0
+_LARGEST_ALLOCATION = 32 << 20  # a picture of the largest allowed size takes about this much
 
 
 class Answers:
@@ -58,33 +59,39 @@ def main() -> None:
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request.pop("limits"))
-        _arm(limits)
+        bound = _arm(limits)
         try:
-            _serve(request, limits, answers)
+            last = {"kind": "done", "facts": _serve(request, limits, answers)}
         except MediaError as error:
-            answers.send(
-                {
-                    "kind": "refused",
-                    "reason": error.reason,
-                    "sentence": error.sentence,
-                    "measured": error.measured,
-                    "bound": error.bound,
-                }
-            )
+            # Decoders report an allocation that fails as damage: where memory was short, that is the reason.
+            last = {"kind": "out_of_memory"} if _near(bound, limits) else _refusal(error)
         except MemoryError:
-            answers.send({"kind": "out_of_memory"})
-            return  # what is left of this process is not to be trusted
+            last = {"kind": "out_of_memory"}
         except Exception:
-            answers.send({"kind": "bug", "traceback": traceback.format_exc()})
+            last = {"kind": "bug", "traceback": traceback.format_exc()}
+        # Once near its bound, a process could not tell the next file's need of memory from this one's.
+        leaving = last["kind"] == "out_of_memory" or _near(bound, limits)
         _disarm()
+        answers.send({**last, "leaving": leaving})
+        if leaving:
+            return
 
 
-def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> None:
+def _refusal(error: MediaError) -> dict[str, Any]:
+    return {
+        "kind": "refused",
+        "reason": error.reason,
+        "sentence": error.sentence,
+        "measured": error.measured,
+        "bound": error.bound,
+    }
+
+
+def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[str, Any]:
+    """Do what is asked, sending frames as they come; return the facts found."""
     operation, path = request["operation"], request["path"]
     if operation == "inspect":
-        facts = inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
-        answers.send({"kind": "done", "facts": facts})
-        return
+        return inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
     if operation == "uniform":
         moments = inspection.span_moments(path, limits, request["start_s"], request["end_s"])
         ticks = [moments[index] for index in uniform_indices(len(moments), request["n"])]
@@ -92,7 +99,7 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> None:
     else:
         assert operation == "frames", operation
         _send_frames(path, limits, answers, request["max_side"], times_s=request["times_s"])
-    answers.send({"kind": "done"})
+    return {}
 
 
 def _send_frames(
@@ -124,12 +131,24 @@ def _send_frames(
         answers.send({"kind": "block", "time_s": time_s, "shape": rgb.shape}, rgb.data.cast("B"))
 
 
-def _arm(limits: Limits) -> None:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    _limit_address_space(pages * resource.getpagesize() + limits.memory_bytes)
-    signal.setitimer(
-        signal.ITIMER_REAL, limits.wall_s + _OVERRUN_S
-    )  # no handler: the kernel ends the process
+def _arm(limits: Limits) -> int:
+    """Bound address space and time for one request; return the bound on address space, in bytes."""
+    bound = _memory("VmSize") + limits.memory_bytes
+    _limit_address_space(bound)
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _OVERRUN_S)  # no handler: it kills
+    return bound
+
+
+def _near(bound: int, limits: Limits) -> bool:
+    """Return whether the process ever came so close to its bound that an allocation may have failed."""
+    return _memory("VmPeak") > bound - max(limits.memory_bytes // 8, _LARGEST_ALLOCATION)
+
+
+def _memory(field: str) -> int:
+    """Return a size from this process's status, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
 
 
 def _disarm() -> None:

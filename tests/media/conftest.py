@@ -1,22 +1,14 @@
-"""Golden data and real clips, for the tests of this folder."""
+"""Golden values and clips, for the tests of this folder."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The folder of test data; without one the test is skipped."""
-    root = os.environ.get("SHARE4VIDEO_TEST_DATA")
-    if not root:
-        pytest.skip("SHARE4VIDEO_TEST_DATA is not set")
-    return Path(root)
+from tests.media.clips import KINDS, write_clip
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +16,10 @@ def composition(data_root: Path) -> dict[str, Any]:
     """Sizes and indices computed by the released code."""
     golden: dict[str, Any] = json.loads((data_root / "golden" / "composition.json").read_text())
     return golden
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file of each kind of ``KINDS``."""
+    folder = tmp_path_factory.mktemp("clips")
+    return {name: write_clip(folder / name, **options) for name, options in KINDS.items()}
