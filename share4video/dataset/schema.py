@@ -56,7 +56,13 @@ BRIEF_CAPTIONS = pa.schema(
 )
 
 NEIGHBOURS = pa.schema(
-    [_required("clip_id", _text), _required("other_id", _text), _required("similarity", _f32)]
+    [
+        _required("clip_id", _text),
+        _required("other_id", _text),
+        _required("similarity", _f32),  # the lower of the two below
+        pa.field("text_similarity", _f32),  # null where captions were not compared
+        pa.field("visual_similarity", _f32),  # null where looks were not compared
+    ]
 )
 
 DEDUP = pa.schema(
@@ -113,7 +119,7 @@ SFT = pa.schema(
     [
         _required("sample_id", _text),
         _required("clip_id", _text),
-        pa.field("image", _text),  # store key of a rendered image
+        pa.field("image", _text),  # name of a rendered image among the attached files
         pa.field("video", _text),
         _required("messages", _text),  # JSON list of {"role", "content"}; "<image>" marks the image
         _required("source", _text),  # which mixture part it came from

@@ -1,0 +1,181 @@
+"""Learned encoders: CLIP for frames, BERT for captions. torch is imported when a model is first used.
+
+Both take the state of the class token, as the ShareGPT4Video paper does for key frames (section 3.2) and for
+the de-duplication of captions (section 3.1). Weights are safetensors; no code of a model repository is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from share4video.curation.encoders import Rgb, Vectors
+from share4video.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+PAPER_FRAME_THRESHOLD = 0.93  # section 3.2 and the released script
+FRAMES_PER_BATCH = 32
+TEXTS_PER_BATCH = 64
+
+
+class OpenClipEncoder:
+    """CLIP's class token before the last norm of the vision tower: ``hidden_states[-1][:, 0]`` elsewhere.
+
+    Args:
+        architecture: open_clip's name.
+        weights: a tag open_clip knows, a ``.safetensors`` file, or None for random weights from seed 0.
+
+    Raises:
+        UserError: OpenAI's weights are asked for in an architecture that computes another activation.
+    """
+
+    threshold = PAPER_FRAME_THRESHOLD
+    duplicate_threshold = 0.98  # what Open-Sora uses on one frame; not measured here
+
+    def __init__(self, architecture: str, weights: str | None = "openai") -> None:
+        if weights == "openai" and not architecture.endswith("-quickgelu"):
+            raise UserError(
+                "OpenAI's CLIP weights need QuickGELU, which this architecture does not compute",
+                where=architecture,
+                fix=f"use {architecture}-quickgelu",
+            )
+        if weights is not None and "/" in weights and not weights.endswith(".safetensors"):
+            raise UserError("weights must be safetensors", where=weights, fix="convert the file")
+        self.architecture, self.weights = architecture, weights
+
+    @classmethod
+    def named(cls, model: str) -> OpenClipEncoder:
+        """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's."""
+        architecture, _, weights = model.partition("/")
+        return cls(architecture, weights or "openai")
+
+    @property
+    def name(self) -> str:
+        return f"open_clip:{self.architecture}/{self.weights or 'random'}"
+
+    @cached_property
+    def revision(self) -> str:
+        """The hash of a weights file, else the tag: open_clip's tags name weights that do not change."""
+        if self.weights is not None and self.weights.endswith(".safetensors"):
+            with _weights_of(self.name):
+                return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        return self.weights or "random-0"
+
+    @cached_property
+    def _model(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+        import open_clip
+        import torch
+
+        torch.manual_seed(0)
+        with _weights_of(self.name):
+            model, _, prepare = open_clip.create_model_and_transforms(
+                self.architecture, pretrained=self.weights, device=_device()
+            )
+        return model.visual.eval(), prepare
+
+    def encode(self, frames: Sequence[Rgb]) -> Vectors:
+        """See ``FrameEncoder``. Raises UserError where the weights cannot be had."""
+        import torch
+        from PIL import Image
+
+        tower, prepare = self._model
+        states: list[torch.Tensor] = []
+        hook = tower.get_submodule("transformer").register_forward_hook(
+            lambda _module, _inputs, output: states.append(output[:, 0].float().cpu())
+        )
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(frames), FRAMES_PER_BATCH):
+                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
+                    tower(torch.stack(batch).to(_device()))
+        finally:
+            hook.remove()
+        return _unit(states)
+
+
+class BertEncoder:
+    """BERT's class token of the last layer; captions are cut at 512 tokens.
+
+    Raw class tokens all lie close together: unrelated captions are often above 0.7, so the pair floor has to
+    be raised with it. The paper does not print the threshold it used.
+    """
+
+    threshold = 0.95
+
+    def __init__(self, model: str = "bert-base-uncased") -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        return f"bert:{self.model}"
+
+    @cached_property
+    def revision(self) -> str:
+        """The hash of a local checkpoint's weights, else the name on the model hub."""
+        weights = Path(self.model) / "model.safetensors"
+        if Path(self.model).is_dir():
+            with _weights_of(self.name):
+                return hashlib.sha256(weights.read_bytes()).hexdigest()
+        return self.model
+
+    @cached_property
+    def _model(self) -> tuple[Any, torch.nn.Module]:
+        from transformers import AutoModel, AutoTokenizer
+
+        with _weights_of(self.name):
+            tokenizer = AutoTokenizer.from_pretrained(self.model)
+            model = AutoModel.from_pretrained(self.model, use_safetensors=True)
+        return tokenizer, model.eval().to(_device())
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See ``TextEncoder``. Raises UserError where the weights cannot be had."""
+        import torch
+
+        tokenizer, model = self._model
+        states = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), TEXTS_PER_BATCH):
+                batch = tokenizer(
+                    list(texts[start : start + TEXTS_PER_BATCH]),
+                    return_tensors="pt",
+                    padding=True,
+                    truncation=True,
+                    max_length=512,
+                ).to(_device())
+                states.append(model(**batch).last_hidden_state[:, 0].float().cpu())
+        return _unit(states)
+
+
+@contextmanager
+def _weights_of(name: str) -> Iterator[None]:
+    """Say in a sentence that a model's files are missing or wrong."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot load the encoder: {reason}", where=name, fix="check its name, or give a local copy"
+        ) from error
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _unit(states: Sequence[torch.Tensor]) -> Vectors:
+    if not states:
+        return np.empty((0, 0), np.float32)
+    import torch
+
+    vectors = torch.nn.functional.normalize(torch.cat(list(states)), dim=1)
+    return vectors.numpy()

@@ -1,0 +1,181 @@
+"""The key-frame stage: the frames of each clip that show something new, as JPEG with their true times.
+
+Wide: ``plan`` divides the clips into shards of about equal work, ``run_shard`` works one out wherever it is
+called, ``finish`` publishes them as one. What is published per clip does not depend on the division.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from share4video.config import KeyframeConfig
+from share4video.curation.encoders import FrameEncoder, frame_encoder
+from share4video.curation.keyframes import jpeg_bytes, select
+from share4video.dataset.shards import ShardSet, StageRef, read_table, table_from_rows
+from share4video.media import sampling
+from share4video.media.decode import Frame
+from share4video.media.limits import MediaError
+from share4video.stages.clip_frames import Row, clip_frames, media_reject
+from share4video.stages.contract import StageResult
+from share4video.store import Store
+
+STAGE = "keyframes"
+VERSION = "1"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class KeyframesInputs:
+    """Clips (their table ``clips``), and the folder their ``source_uri`` are relative to."""
+
+    clips: StageRef
+    source: str
+
+
+def run_stage(
+    inputs: KeyframesInputs, config: KeyframeConfig, store: Store, *, progress: Progress | None = None
+) -> StageResult:
+    """Publish tables ``keyframes`` and ``rejects``; rows are clips, ``key_frames`` is counted beside them.
+
+    Raises:
+        UserError: the encoder is unknown or its weights cannot be loaded.
+    """
+    output = _output(inputs, config, store)
+    shards = plan(inputs, config, store)
+    earlier = output.published()
+    if earlier is not None:
+        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=len(shards))
+    computed = sum(run_shard(inputs, config, store, shard, progress=progress) for shard in shards)
+    manifest = output.publish(len(shards))
+    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+
+
+def plan(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> list[int]:
+    """Return the shards to run; at least one, also for no clips."""
+    return list(range(len(_division(inputs, config, store))))
+
+
+def run_shard(
+    inputs: KeyframesInputs,
+    config: KeyframeConfig,
+    store: Store,
+    shard: int,
+    *,
+    progress: Progress | None = None,
+) -> bool:
+    """Work out and commit one shard; return whether there was anything to do.
+
+    Raises:
+        IndexError: there is no such shard.
+    """
+    output = _output(inputs, config, store)
+    with output.writing(shard) as done:
+        if done is not None:
+            return False
+        clips = _division(inputs, config, store)[shard]
+        encoder = frame_encoder(config.encoder)
+        rows: list[dict[str, Any]] = []
+        rejects: list[dict[str, Any]] = []
+        frames_of = clip_frames(clips, inputs.source, lambda c: _times_s(c, config), max_side=config.max_side)
+        for number, (clip, frames) in enumerate(frames_of, start=1):
+            if isinstance(frames, MediaError):
+                rejects.append(media_reject(clip, STAGE, frames))
+            else:
+                rows += _key_frames(clip["clip_id"], frames, encoder, config)
+            if progress is not None:
+                progress("clips", number, len(clips))
+        reasons = Counter(reject["reason"] for reject in rejects)
+        counts = {
+            "rows_in": len(clips),
+            "rows_out": len(clips) - len(rejects),
+            "metric:key_frames": len(rows),
+            **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
+        }
+        tables = {"keyframes": rows, "rejects": rejects}
+        output.commit(shard, {name: table_from_rows(name, held) for name, held in tables.items()}, counts)
+        return True
+
+
+def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> StageResult:
+    """Publish the committed shards as one output.
+
+    Raises:
+        RuntimeError: a shard is not committed.
+    """
+    output = _output(inputs, config, store)
+    shards = len(_division(inputs, config, store))
+    earlier = output.published()
+    if earlier is not None:
+        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
+    return StageResult.from_manifest(output.publish(shards), computed_shards=shards, total_shards=shards)
+
+
+def divide(weights: Sequence[float], shards: int) -> list[list[int]]:
+    """Divide things into at most ``shards`` groups of about equal weight.
+
+    The heaviest goes first, each to the group that is lightest so far; ties by number.
+
+    Returns:
+        The numbers of each group's members, ascending; no group is empty unless there is nothing to divide.
+    """
+    groups: list[list[int]] = [[] for _ in range(max(1, min(shards, len(weights))))]
+    loads = [(0.0, group) for group in range(len(groups))]
+    for thing in sorted(range(len(weights)), key=lambda number: (-weights[number], number)):
+        load, group = loads[0]
+        groups[group].append(thing)
+        heapq.heapreplace(loads, (load + weights[thing], group))
+    return [sorted(group) for group in groups]
+
+
+def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> ShardSet:
+    encoder = frame_encoder(config.encoder)
+    return ShardSet(
+        store,
+        STAGE,
+        VERSION,
+        inputs=[inputs.clips.content_hash],
+        config=config,
+        identity={"encoder": f"{encoder.name}@{encoder.revision}"},
+    )
+
+
+def _division(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> list[list[Row]]:
+    """Return the clips of each shard, by id; the work is taken to grow with seconds times pixels."""
+    clips = read_table(store, inputs.clips, "clips").sort_by("clip_id").to_pylist()
+    if len({clip["clip_id"] for clip in clips}) < len(clips):
+        raise RuntimeError(f"{inputs.clips}: a clip is listed twice")
+    weights = [clip["duration_s"] * clip["width"] * clip["height"] for clip in clips]
+    return [[clips[number] for number in group] for group in divide(weights, config.shards)]
+
+
+def _times_s(clip: Row, config: KeyframeConfig) -> list[float]:
+    length_s = clip["end_s"] - clip["start_s"]
+    return [clip["start_s"] + time_s for time_s in sampling.every(length_s, config.interval_s)]
+
+
+def _key_frames(
+    clip_id: str, frames: Sequence[Frame], encoder: FrameEncoder, config: KeyframeConfig
+) -> list[dict[str, Any]]:
+    """Return the clip's rows of table ``keyframes``."""
+    shown = {frame.timestamp_s: frame for frame in frames}  # slow videos show one frame at several samples
+    times_s = sorted(shown)
+    pictures = [shown[time_s].rgb for time_s in times_s]
+    threshold = encoder.threshold if config.threshold is None else config.threshold
+    chosen = select(encoder.encode(pictures), threshold, timestamps_s=times_s, max_gap_s=config.max_gap_s)
+    return [
+        {
+            "clip_id": clip_id,
+            "index": index,
+            "timestamp_s": times_s[key_frame.sample],
+            "similarity": key_frame.similarity,
+            "jpeg": jpeg_bytes(
+                pictures[key_frame.sample], max_side=config.max_side, quality=config.jpeg_quality
+            ),
+        }
+        for index, key_frame in enumerate(chosen)
+    ]

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from share4video.config import DedupConfig
+from share4video.curation.dedup import Thresholds, admit, survivor_order
+from share4video.curation.neighbours import NearPairs
+from share4video.dataset.shards import load_manifest, read_table
+from share4video.errors import UserError
+from share4video.stages.dedup import DedupInputs, run_stage
+from share4video.store import LocalStore, Store
+from share4video.synthetic.world import Body, Clip, Event, Motion
+from tests.curation.films import (
+    Rgb,
+    brighter,
+    caption_of,
+    clip_row,
+    cropped,
+    publish_captions,
+    publish_clips,
+    rendered,
+    write_film,
+)
+
+FPS = 4
+Rows = list[dict[str, Any]]
+
+# A circle moves right and then turns blue; its twins do the same in another order, backwards, or in yellow.
+CIRCLE = Body("circle", "red", "large", 0.25, 0.4)
+STORY = Clip(
+    1,
+    14.0,
+    "dark",
+    (CIRCLE, Body("square", "green", "small", 0.7, 0.8)),
+    (Motion(0, "right", 0.1, 3.0, 6.0),),
+    (Event("turns_colour", 9.0, 9.0, 0, "blue"),),
+)
+TWINS = {
+    "reordered": replace(
+        STORY,
+        motions=(replace(STORY.motions[0], start_s=8.0, end_s=11.0),),
+        events=(replace(STORY.events[0], start_s=4.0, end_s=4.0),),
+    ),
+    "one-fact": replace(STORY, events=(replace(STORY.events[0], value="yellow"),)),
+    "no-turn": replace(STORY, events=()),
+    "another-start": replace(STORY, bodies=(replace(CIRCLE, shape="triangle"), STORY.bodies[1])),
+    "another-object": replace(STORY, bodies=(CIRCLE, replace(STORY.bodies[1], colour="yellow"))),
+}
+COPIES: dict[str, Callable[[list[Rgb]], list[Rgb]]] = {
+    "re-encoded": lambda frames: frames,
+    "cropped": lambda frames: cropped(frames, 8),
+    "brighter": lambda frames: brighter(frames, 1.15),
+    "darker": lambda frames: brighter(frames, 0.85),
+    "smaller": lambda frames: [np.ascontiguousarray(frame[::2, ::2]) for frame in frames],
+}
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    frames = rendered(STORY, fps=FPS)
+    write_film(folder / "story.mp4", frames, fps=FPS)
+    write_film(folder / "reversed.mp4", frames[::-1], fps=FPS)
+    for name, clip in TWINS.items():
+        write_film(folder / f"{name}.mp4", rendered(clip, fps=FPS), fps=FPS)
+    for name, change in COPIES.items():
+        write_film(folder / f"copy-{name}.mp4", change(frames), fps=FPS, crf=30)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(films: Path) -> Rows:
+    return [clip_row(path, films) for path in sorted(films.glob("*.mp4"))]
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return Path(row["source_uri"]).stem
+
+
+def captions(rows: Rows) -> dict[str, str]:
+    clips = {"story": STORY, **TWINS}
+    return {row["clip_id"]: caption_of(clips.get(name_of(row), STORY)) for row in rows}
+
+
+def inputs_of(store: Store, rows: Rows, source: Path, said: dict[str, str] | None = None) -> DedupInputs:
+    clips = publish_clips(store, rows)
+    return DedupInputs(
+        clips, publish_captions(store, clips, captions(rows) if said is None else said), str(source)
+    )
+
+
+def kept_names(store: Store, inputs: DedupInputs, config: DedupConfig) -> set[str]:
+    return {
+        name_of(row) for row in read_table(store, run_stage(inputs, config, store).ref, "clips").to_pylist()
+    }
+
+
+def test_copies_go_and_twins_stay(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows, films)
+    result = run_stage(inputs, DedupConfig(), store)
+    assert (result.rows_in, result.rows_out) == (12, 7)
+    assert result.rejects == {"near_duplicate": 5}
+    kept = {name_of(row) for row in read_table(store, result.ref, "clips").to_pylist()}
+    # Of the story and its copies one is left: not the small one, among equals that with the smallest id.
+    group = sorted((r["clip_id"], name_of(r)) for r in rows if name_of(r) == "story" or "copy" in name_of(r))
+    survivor = next(name for _, name in group if name != "copy-smaller")
+    assert kept == {survivor, "reversed", *TWINS}
+    ids = {row["clip_id"]: name_of(row) for row in rows}
+    for row in read_table(store, result.ref, "dedup").to_pylist():
+        assert row["kept"] == (ids[row["clip_id"]] in kept)
+        if not row["kept"]:
+            assert ids[row["nearest_kept_id"]] == survivor and row["similarity"] >= row["threshold"]
+    for reject in read_table(store, result.ref, "rejects").to_pylist():
+        assert reject["reason"] == "near_duplicate" and reject["measured"] >= reject["bound"]
+
+
+def test_the_modes(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows, films)
+    text = kept_names(store, inputs, DedupConfig(mode="text"))
+    # Lost: all that differs in time only.
+    assert len(text) == 3 and {"another-start", "another-object"} <= text
+    visual = kept_names(store, inputs, DedupConfig(mode="visual"))
+    assert {"reversed", "reordered", "one-fact", "no-turn", "another-object"} <= visual
+    both = kept_names(store, inputs, DedupConfig())
+    assert text <= both and visual <= both
+
+
+def test_admission_is_replayed_from_the_published_pairs(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows, films)
+    ref = run_stage(inputs, DedupConfig(), store).ref
+    listed = sorted(rows, key=lambda row: row["clip_id"])
+    ids = [row["clip_id"] for row in listed]
+    pairs = NearPairs.from_table(
+        read_table(store, ref, "neighbours"), ids, mode="both", floor=DedupConfig().floor
+    )
+    order = survivor_order([r["width"] * r["height"] for r in listed], [r["duration_s"] for r in listed], ids)
+    for threshold in (0.5, 0.7, 0.925, 1.0):
+        config = DedupConfig(text_threshold=threshold, visual_threshold=threshold)
+        published = read_table(store, run_stage(inputs, config, store).ref, "dedup")["kept"].to_pylist()
+        assert [a.kept for a in admit(order, pairs, Thresholds(threshold, threshold))] == published
+
+
+def test_a_second_run_and_another_order_publish_the_same(
+    store: LocalStore, films: Path, rows: Rows, tmp_path: Path
+) -> None:
+    inputs = inputs_of(store, rows, films)
+    first = run_stage(inputs, DedupConfig(), store)
+    again = run_stage(inputs, DedupConfig(), store)
+    assert again.unchanged and again == replace(first, computed_shards=0)
+    other = LocalStore(tmp_path / "other")
+    shuffled = run_stage(inputs_of(other, rows[::-1], films), DedupConfig(), other)
+    assert shuffled.ref.content_hash == first.ref.content_hash
+
+
+def test_same_content_under_two_names(store: LocalStore, films: Path, rows: Rows) -> None:
+    twice = [*rows[:2], {**rows[0], "row_id": "elsewhere", "source_uri": "zz/elsewhere.mp4"}]
+    result = run_stage(inputs_of(store, twice, films), DedupConfig(), store)
+    assert result.rows_in == 3 and result.rejects["exact_duplicate"] == 1
+    rejects = read_table(store, result.ref, "rejects").to_pylist()
+    assert [r["row_id"] for r in rejects if r["reason"] == "exact_duplicate"] == ["elsewhere"]
+
+
+def test_clips_that_cannot_be_decoded_are_rejects(store: LocalStore, films: Path, rows: Rows) -> None:
+    missing = {**rows[0], "clip_id": "f" * 32, "row_id": "gone", "source_uri": "gone.mp4"}
+    some = [rows[0], missing]
+    result = run_stage(inputs_of(store, some, films), DedupConfig(), store)
+    assert (result.rows_in, result.rows_out, result.rejects) == (2, 1, {"unreadable": 1})
+    assert run_stage(inputs_of(store, some, films), DedupConfig(mode="text"), store).rows_in == 2
+
+
+def test_a_clip_without_a_caption_must_have_been_rejected(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows[:2], films, said={rows[0]["clip_id"]: "A red circle."})
+    with pytest.raises(RuntimeError, match="says nothing of row"):
+        run_stage(inputs, DedupConfig(), store)
+
+
+def test_thresholds_below_the_floor_are_refused_before_work(
+    store: LocalStore, films: Path, rows: Rows
+) -> None:
+    inputs = inputs_of(store, rows, films)
+    for config in (DedupConfig(text_threshold=0.4), DedupConfig(visual_threshold=0.4)):
+        with pytest.raises(UserError, match="below the floor"):
+            run_stage(inputs, config, store)
+    assert not list(store.list("dedup"))
+
+
+def test_no_clips(store: LocalStore, films: Path) -> None:
+    for mode in ("text", "visual", "both"):
+        result = run_stage(inputs_of(store, [], films), DedupConfig.model_validate({"mode": mode}), store)
+        assert result.rows_in == 0 and load_manifest(store, result.ref).rows("dedup") == 0

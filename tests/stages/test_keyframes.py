@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from share4video.config import KeyframeConfig
+from share4video.dataset.shards import StageRef, read_table
+from share4video.errors import UserError
+from share4video.stages.keyframes import KeyframesInputs, divide, finish, plan, run_shard, run_stage
+from share4video.store import LocalStore, Store
+from share4video.synthetic.world import Body, Clip, Event, Motion
+from tests.curation.films import clip_row, publish_clips, rendered, write_film
+
+CONFIG = KeyframeConfig(shards=3)
+
+# A square that waits, moves from 3 s to 6 s, and turns green at 9.5 s.
+STORY = Clip(
+    1,
+    13.0,
+    "grey",
+    (Body("square", "red", "small", 0.2, 0.5),),
+    (Motion(0, "right", 0.1, 3.0, 6.0),),
+    (Event("turns_colour", 9.5, 9.5, 0, "green"),),
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(4):
+        clip = replace(STORY, seed=number, duration_s=13.0 - number)
+        write_film(folder / f"film-{number}.mp4", rendered(clip, fps=4), fps=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(source: Path) -> list[dict[str, Any]]:
+    return [clip_row(path, source) for path in sorted(source.glob("film-*.mp4"))]
+
+
+def inputs_of(store: Store, rows: list[dict[str, Any]], source: Path) -> KeyframesInputs:
+    return KeyframesInputs(publish_clips(store, rows), str(source))
+
+
+def published_files(store: LocalStore, ref: StageRef) -> dict[str, bytes]:
+    return {key: store.get(key) for key in store.list(ref.prefix)}
+
+
+def test_key_frames_are_where_something_happened(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]]
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = run_stage(
+        inputs_of(store, rows, source),
+        CONFIG,
+        store,
+        progress=lambda _label, done, total: seen.append((done, total)),
+    )
+    assert (result.rows_in, result.rows_out, result.rejects) == (4, 4, {})
+    assert (result.computed_shards, result.total_shards) == (3, 3)
+    table = read_table(store, result.ref, "keyframes").to_pylist()
+    story = [row for row in table if row["clip_id"] == rows[0]["clip_id"]]
+    assert [row["timestamp_s"] for row in story] == [0.0, 4.0, 6.0, 10.0, 12.0]
+    assert [row["index"] for row in story] == list(range(5))
+    assert story[0]["similarity"] is None and all(-1 <= row["similarity"] <= 1 for row in story[1:])
+    assert story[4]["similarity"] > 0.97  # nothing happened: it is there because it is the last
+    picture = np.asarray(Image.open(io.BytesIO(story[3]["jpeg"])))
+    assert picture.shape == (256, 256, 3)
+    assert picture[128, 128, 1] > picture[128, 128, 0]  # green by now
+    assert result.metrics == {"key_frames": len(table)}
+    assert sum(done == total for done, total in seen) == 3
+
+
+def test_a_second_run_changes_nothing(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
+    inputs = inputs_of(store, rows, source)
+    first = run_stage(inputs, CONFIG, store)
+    again = run_stage(inputs, CONFIG, store)
+    assert again.unchanged and again == replace(first, computed_shards=0)
+    assert finish(inputs, CONFIG, store) == again
+
+
+def test_rows_do_not_depend_on_the_shards_or_the_order(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]]
+) -> None:
+    tables = []
+    for listed, shards in ((rows, 1), (rows[::-1], 2), (rows, 9)):
+        config = CONFIG.model_copy(update={"shards": shards})
+        result = run_stage(inputs_of(store, listed, source), config, store)
+        tables.append(
+            read_table(store, result.ref, "keyframes").sort_by(
+                [("clip_id", "ascending"), ("index", "ascending")]
+            )
+        )
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+def test_clips_that_cannot_be_decoded_are_rejects(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row in rows:
+        (tmp_path / row["source_uri"]).write_bytes((source / row["source_uri"]).read_bytes())
+    whole = (tmp_path / rows[1]["source_uri"]).read_bytes()
+    (tmp_path / rows[1]["source_uri"]).write_bytes(whole[: len(whole) // 2])
+    (tmp_path / rows[2]["source_uri"]).unlink()
+    escaping = {**rows[3], "source_uri": f"../{tmp_path.name}/film-0.mp4"}
+    result = run_stage(inputs_of(store, [rows[0], rows[1], rows[2], escaping], tmp_path), CONFIG, store)
+    assert (result.rows_in, result.rows_out, sum(result.rejects.values())) == (4, 1, 3)
+    rejects = {row["row_id"]: row for row in read_table(store, result.ref, "rejects").to_pylist()}
+    assert set(rejects) == {row["row_id"] for row in rows[1:]}
+    assert rejects[rows[1]["row_id"]]["reason"] == "truncated"
+    assert all(
+        row["stage"] == "keyframes" and str(tmp_path) not in row["sentence"] for row in rejects.values()
+    )
+    kept = set(read_table(store, result.ref, "keyframes")["clip_id"].to_pylist())
+    assert kept == {rows[0]["clip_id"]}
+
+
+def test_a_span_is_sampled_from_its_own_start(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]]
+) -> None:
+    span = {**rows[0], "start_s": 1.0, "end_s": 8.0, "duration_s": 7.0}
+    result = run_stage(inputs_of(store, [span], source), CONFIG, store)
+    times_s = read_table(store, result.ref, "keyframes")["timestamp_s"].to_pylist()
+    assert times_s == [1.0, 5.0, 7.0]  # looked at 1, 3, 5 and 7 s; the move lasts from 3 to 6 s
+
+
+def test_no_clips_still_make_one_shard(store: LocalStore, source: Path) -> None:
+    inputs = inputs_of(store, [], source)
+    assert plan(inputs, CONFIG, store) == [0]
+    assert run_stage(inputs, CONFIG, store).rows_in == 0
+
+
+def test_unknown_encoder(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match="unknown frame encoder"):
+        run_stage(inputs_of(store, rows, source), KeyframeConfig(encoder="magic"), store)
+
+
+def test_shards_run_anywhere_and_once(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
+    inputs = inputs_of(store, rows, source)
+    shards = plan(inputs, CONFIG, store)
+    assert shards == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="not committed"):
+        finish(inputs, CONFIG, store)
+    assert [run_shard(inputs, CONFIG, store, shard) for shard in (2, 0, 1, 0)] == [True, True, True, False]
+    assert finish(inputs, CONFIG, store).rows_out == 4
+
+
+KILLED_AFTER_ONE_SHARD = """
+import os, signal, sys
+from share4video.config import KeyframeConfig
+from share4video.dataset.shards import StageRef
+from share4video.stages.keyframes import KeyframesInputs, run_stage
+from share4video.store import Store
+
+root, clips, source = sys.argv[1:]
+calls = []
+
+def progress(label, done, total):
+    calls.append(done)
+    if calls.count(1) == 2:  # the second shard has begun
+        os.kill(os.getpid(), signal.SIGKILL)
+
+inputs = KeyframesInputs(StageRef.parse(clips), source)
+run_stage(inputs, KeyframeConfig(shards=3), Store.open(root), progress=progress)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    inputs = inputs_of(store, rows, source)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_ONE_SHARD, str(store.root), str(inputs.clips), inputs.source],
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(RuntimeError, match=r"shards \[1, 2\] are not committed"):
+        finish(inputs, CONFIG, store)
+    result = run_stage(inputs, CONFIG, store)
+    assert (result.computed_shards, result.total_shards) == (2, 3)
+
+    undisturbed = LocalStore(tmp_path / "undisturbed")
+    whole = run_stage(inputs_of(undisturbed, rows, source), CONFIG, undisturbed)
+    assert whole.ref == result.ref
+    assert published_files(store, result.ref) == published_files(undisturbed, whole.ref)
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=40), st.integers(1, 12))
+def test_division_is_whole_and_even(weights: list[float], shards: int) -> None:
+    groups = divide(weights, shards)
+    assert sorted(thing for group in groups for thing in group) == list(range(len(weights)))
+    assert len(groups) == max(1, min(shards, len(weights)))
+    assert all(group for group in groups) or not weights
+    loads = [sum(weights[thing] for thing in group) for group in groups]
+    assert max(loads) <= sum(weights) / len(groups) + max(weights, default=0) * 1.000001
