@@ -1,0 +1,225 @@
+"""The mixture stage: SFT samples for the chat model from the published dataset, with their frame grids."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from share4video.config import MixtureConfig
+from share4video.dataset import mixture
+from share4video.dataset.manifest import StageRef
+from share4video.dataset.messages import encode_messages
+from share4video.dataset.mixture import ClipCaptions, QuestionWriter, Sample, TimedCaption
+from share4video.dataset.shards import ShardSet, read_table, table_from_rows
+from share4video.errors import UserError
+from share4video.media import compose, decode
+from share4video.media.limits import MediaError
+from share4video.stages.clip_frames import media_reject, reject_row
+from share4video.stages.contract import StageResult
+from share4video.store import Store
+
+STAGE = "mixture"
+VERSION = "1"
+NOT_SELECTED = "not_selected"
+
+Row = Mapping[str, Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class MixtureInputs:
+    """The published dataset, and the folder (or s3:// prefix) its clips' ``source_uri`` are relative to."""
+
+    dataset: StageRef
+    source: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A clip and the samples chosen of it."""
+
+    clip: Row
+    samples: tuple[Sample, ...]
+
+
+def question_writer(name: str) -> QuestionWriter | None:
+    """Return the question writer a configuration names, None for ``none``."""
+    if name == "none":
+        return None
+    assert name == "synthetic"
+    from share4video.synthetic.qa import SyntheticQuestionWriter
+
+    return SyntheticQuestionWriter()
+
+
+def run_stage(
+    inputs: MixtureInputs,
+    config: MixtureConfig,
+    store: Store,
+    *,
+    writer: QuestionWriter | None = None,
+    progress: Progress | None = None,
+) -> StageResult:
+    """Publish the ``sft`` table and, as attached files ``images/<sha256>.jpg``, one frame grid per clip.
+
+    ``sft.image`` is the attached file's name. Rows are clips: a clip whose video cannot be read is a reject
+    under the decoder's reason, one of which no sample was chosen under ``not_selected``.
+
+    Args:
+        writer: derives the questions; None takes the one ``config.question_writer`` names.
+
+    Raises:
+        UserError: the dataset holds no clip, or too few to shuffle captions between.
+    """
+    writer = writer or question_writer(config.question_writer)
+    identity = {"question_writer": writer.version if writer else "none"}
+    output = ShardSet(
+        store, STAGE, VERSION, inputs=[inputs.dataset.content_hash], config=config, identity=identity
+    )
+    earlier = output.published()
+    if earlier is not None:
+        shards = len({part.shard for part in earlier.parts})
+        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
+    jobs = _plan(inputs, config, store, writer)
+    chunks = [jobs[i : i + config.clips_per_shard] for i in range(0, len(jobs), config.clips_per_shard)]
+    computed = done = 0
+    for shard, chunk in enumerate(chunks):
+        with output.writing(shard) as finished:
+            if finished is None:
+                _write_shard(output, shard, chunk, inputs.source, config, _counter(progress, done, len(jobs)))
+                computed += 1
+        done += len(chunk)
+    manifest = output.publish(len(chunks))
+    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(chunks))
+
+
+def _plan(
+    inputs: MixtureInputs, config: MixtureConfig, store: Store, writer: QuestionWriter | None
+) -> list[_Job]:
+    """Decide every clip's samples from the captions alone; a later shard decides the same."""
+    clips = read_table(store, inputs.dataset, "clips").to_pylist()
+    if not clips:
+        raise UserError(
+            "the dataset holds no clip",
+            where=str(inputs.dataset),
+            fix="look at the rejects of the earlier stages",
+        )
+    captions = _captions(inputs.dataset, store, [clip["clip_id"] for clip in clips])
+    if config.shuffle_captions:
+        if len(captions) < 2:
+            raise UserError(
+                "captions cannot be shuffled between fewer than two clips",
+                where=str(inputs.dataset),
+                fix="turn mixture.shuffle_captions off or add clips",
+            )
+        captions = mixture.shuffle_captions(captions, config.seed)
+    candidates: list[Sample] = []
+    for clip in captions:
+        candidates.append(mixture.caption_sample(clip))
+        if writer is not None:
+            candidates += mixture.question_samples(clip, writer)
+    chosen: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in mixture.select(
+        candidates, max_samples=config.max_samples, caption_share=config.caption_share, seed=config.seed
+    ):
+        chosen[sample.clip_id].append(sample)
+    return [_Job(clip, tuple(chosen[clip["clip_id"]])) for clip in clips]
+
+
+def _captions(dataset: StageRef, store: Store, clip_ids: Sequence[str]) -> list[ClipCaptions]:
+    summaries: dict[str, str] = {}
+    for row in read_table(store, dataset, "captions").to_pylist():
+        if row["role"] == "summary":
+            summaries.setdefault(row["clip_id"], row["caption"])
+    differentials: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in read_table(store, dataset, "differentials").to_pylist():
+        differentials[row["clip_id"]].append(row)
+    return [
+        ClipCaptions(
+            clip_id=clip_id,
+            differentials=tuple(
+                TimedCaption(row["start_s"], row["end_s"], row["caption"])
+                for row in sorted(differentials[clip_id], key=lambda row: row["index"])
+            ),
+            summary=summaries[clip_id],
+        )
+        for clip_id in clip_ids
+    ]
+
+
+def _write_shard(
+    output: ShardSet,
+    shard: int,
+    jobs: Sequence[_Job],
+    source: str,
+    config: MixtureConfig,
+    count: Callable[[int], None],
+) -> None:
+    rows: list[Row] = []
+    rejects: list[Row] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding happens in child processes
+        grids = pool.map(lambda job: _grid(job, source, config), jobs)
+        for done, (job, grid) in enumerate(zip(jobs, grids, strict=True), start=1):
+            if isinstance(grid, MediaError):
+                rejects.append(media_reject(job.clip, STAGE, grid))
+            elif grid is None:
+                sentence = "No sample of this clip is among the max_samples that were chosen."
+                rejects.append(reject_row(job.clip, STAGE, NOT_SELECTED, sentence))
+            else:
+                name = f"images/{hashlib.sha256(grid).hexdigest()}.jpg"
+                output.attach(name, grid, shard)
+                rows += [_row(sample, name) for sample in job.samples]
+            count(done)
+    sources = Counter(str(row["source"]).partition(":")[0] for row in rows)
+    reasons = Counter(str(row["reason"]) for row in rejects)
+    counts = {
+        "rows_in": len(jobs),
+        "rows_out": len(jobs) - len(rejects),
+        "metric:samples": len(rows),
+        **{f"metric:{kind}_samples": number for kind, number in sorted(sources.items())},
+        **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
+    }
+    tables = {"sft": table_from_rows("sft", rows), "rejects": table_from_rows("rejects", rejects)}
+    output.commit(shard, tables, counts)
+
+
+def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError | None:
+    """Return the clip's grid as JPEG, why there is none, or None where no sample asks for it."""
+    if not job.samples:
+        return None
+    clip = job.clip
+    try:
+        frames = decode.uniform_frames(
+            decode.source_path(source, clip["source_uri"]), config.grid_frames, clip["start_s"], clip["end_s"]
+        )
+    except MediaError as error:
+        return error
+    target = io.BytesIO()
+    grid = compose.frame_grid([frame.image for frame in frames])
+    grid.save(target, "JPEG", quality=config.jpeg_quality)
+    return target.getvalue()
+
+
+def _row(sample: Sample, image: str) -> Row:
+    return {
+        "sample_id": sample.sample_id,
+        "clip_id": sample.clip_id,
+        "image": image,
+        "video": None,
+        "messages": encode_messages(sample.messages),
+        "source": sample.source,
+    }
+
+
+def _counter(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    def count(done: int) -> None:
+        if progress is not None:
+            progress("clips", before + done, total)
+
+    return count
