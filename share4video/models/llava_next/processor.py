@@ -1,0 +1,117 @@
+"""LLaVA-NeXT's processor: loaded whole, checked for what training needs, and split in its two halves.
+
+Text and picture go through it separately: a conversation's tokens depend on the picture's size alone, so
+lengths are known before a pixel is read, and a picture that many conversations share is processed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from share4video.dataset.messages import IMAGE_MARK, Message
+from share4video.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """One conversation as token ids.
+
+    Attributes:
+        input_ids: (length,) with the image token repeated once per image feature.
+        supervised: (length,) true on the answers, their end-of-turn token included.
+    """
+
+    input_ids: torch.Tensor
+    supervised: torch.Tensor
+
+
+def load_processor(folder: Path) -> Any:
+    """Load the processor of the checkpoint in ``folder``.
+
+    Raises:
+        UserError: it is missing or incomplete, or its chat template does not mark what the model is to learn.
+    """
+    from transformers import LlavaNextProcessor
+
+    try:
+        processor = LlavaNextProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"the model folder holds no LLaVA-NeXT processor: {error}",
+            where=str(folder),
+            fix="copy processor_config.json, tokenizer.json and chat_template.jinja beside the weights",
+        ) from error
+    if not isinstance(processor.chat_template, str):
+        raise UserError(
+            "the model folder holds no chat template",
+            where=str(folder),
+            fix="put a chat_template.jinja beside the weights",
+        )
+    if "endgeneration" not in processor.chat_template:
+        raise UserError(
+            "the chat template does not mark the answers",
+            where=str(folder / "chat_template.jinja"),
+            fix="put {% generation %} and {% endgeneration %} around the assistant's text and end of turn",
+        )
+    if processor.vision_feature_select_strategy == "default" and processor.num_additional_image_tokens != 1:
+        raise UserError(
+            "the processor counts one image token too few",
+            where=str(folder / "processor_config.json"),
+            fix="set num_additional_image_tokens to 1, as the tower has a class token",
+        )
+    return processor
+
+
+def encode_text(
+    processor: Any, messages: Sequence[Message], image_size: tuple[int, int] | None
+) -> EncodedText:
+    """Put a conversation through chat template and tokenizer.
+
+    Which tokens are answers comes from the chat template's generation marks; nothing here counts characters.
+
+    Args:
+        image_size: height and width in pixels of the picture the mark stands for; None where there is none.
+    """
+    import torch
+
+    batch = processor.apply_chat_template(
+        _as_parts(messages),
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        processor_kwargs={"padding": False},
+    )
+    input_ids = torch.tensor(batch["input_ids"][0])
+    supervised = torch.tensor(batch["assistant_masks"][0], dtype=torch.bool)
+    if image_size is None:
+        return EncodedText(input_ids, supervised)
+    counted = processor._get_num_multimodal_tokens(
+        image_sizes=[image_size]
+    )  # the one place that knows anyres
+    copies = torch.where(input_ids == processor.image_token_id, counted["num_image_tokens"][0], 1)
+    return EncodedText(input_ids.repeat_interleave(copies), supervised.repeat_interleave(copies))
+
+
+def encode_image(processor: Any, image: Image.Image) -> torch.Tensor:
+    """Return the picture's tiles, (tiles, 3, side, side), the whole picture scaled down being the first."""
+    pixels: torch.Tensor = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
+    return pixels
+
+
+def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return the conversation in the form chat templates take: an image part where the mark stood."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        mark, _, text = message.content.partition("\n")
+        content: list[dict[str, Any]] = [{"type": "text", "text": message.content}]
+        if mark == IMAGE_MARK:
+            content = [{"type": "image"}, {"type": "text", "text": text}]
+        turns.append({"role": message.role, "content": content})
+    return turns

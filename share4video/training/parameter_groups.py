@@ -1,0 +1,90 @@
+"""What is trained, at which rate: LoRA on the language model, projector and vision tower as they are.
+
+The reference attaches LoRA by name suffix, which in a released variant also hit the vision tower; here the
+modules are named by a pattern over their whole path. Embeddings, head and image newline stay frozen, as in
+the reference.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from share4video.config import TrainConfig
+
+LORA_MODULES = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+_TOWER_LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
+
+
+def attach_lora(model: Any, config: TrainConfig) -> Any:
+    """Return ``model`` with LoRA on its language model, and the parts that are trained whole unfrozen.
+
+    Trained weights are held in float32 whatever the frozen ones are: a step of 2e-6 is lost in bfloat16.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=LORA_MODULES,
+    )
+    peft_model = get_peft_model(model, lora)
+    used_layers = _used_tower_layers(model.config)
+    for name, parameter in peft_model.named_parameters():
+        part = part_of(name)
+        if part == "projector":
+            parameter.requires_grad = config.lr_projector > 0
+        elif part == "tower":
+            parameter.requires_grad = config.lr_tower > 0 and _is_used(name, used_layers)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return peft_model
+
+
+def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
+    """Return the optimizer's groups with their rates; no weight decay, as in the reference.
+
+    Raises:
+        RuntimeError: a trainable parameter belongs to no part.
+    """
+    rates = {"language": config.lr_language, "projector": config.lr_projector, "tower": config.lr_tower}
+    members: dict[str, list[Any]] = {part: [] for part in rates}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = part_of(name)
+            if part is None:
+                raise RuntimeError(f"{name} is trained but has no learning rate")
+            members[part].append(parameter)
+    return [
+        {"name": part, "params": parameters, "lr": rates[part], "weight_decay": 0.0}
+        for part, parameters in members.items()
+        if parameters
+    ]
+
+
+def part_of(name: str) -> str | None:
+    """Return ``language``, ``projector``, ``tower``, or None for what is never trained."""
+    if "lora_" in name:
+        return "language"
+    if ".multi_modal_projector." in name:
+        return "projector"
+    if ".vision_tower." in name:
+        return "tower"
+    return None
+
+
+def _used_tower_layers(config: Any) -> int:
+    """Return how many of the tower's layers lie below the features that are read."""
+    count = int(config.vision_config.num_hidden_layers)
+    layers = config.vision_feature_layer
+    states = [layers] if isinstance(layers, int) else list(layers)
+    return max(state if state >= 0 else count + 1 + state for state in states)
+
+
+def _is_used(name: str, used_layers: int) -> bool:
+    """Whether the loss reaches a tower weight; none reaches what lies above the features."""
+    layer = _TOWER_LAYER.search(name)
+    if layer is not None:
+        return int(layer.group(1)) < used_layers
+    return ".post_layernorm." not in name
