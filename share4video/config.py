@@ -160,7 +160,7 @@ class TrainConfig(Config):
     activation_checkpointing: bool = True
     deepspeed: str | None = None
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    feature_cache_gib: float = Field(2.0, ge=0)
+    image_cache_gib: float = Field(2.0, ge=0)
     seed: int = 0
 
 

@@ -73,7 +73,7 @@ def _write(output: ShardSet, inputs: DatasetInputs, config: DatasetConfig, progr
         clip_id = clip["clip_id"]
         sliding = sorted(differentials[clip_id], key=lambda row: row["index"])
         if not any(row["role"] == "summary" for row in captions[clip_id]):
-            sentence = "The captioner gave no summary of this clip."
+            sentence = "the captioner gave no summary of this clip"
             rejects.append(reject_row(clip, STAGE, "no_summary", sentence))
         else:
             kept.append(clip)
@@ -145,14 +145,19 @@ def _sliding_caption(row: Row) -> dict[str, Any]:
 
 
 def _brief_caption(clip: Row, caption: str, manifest: Manifest) -> dict[str, Any]:
-    """The brief table holds the caption alone; who wrote it is part of that stage's identity."""
-    made_by = {name: str(manifest.config[f"@{name}"]) for name in ("engine", "dialect", "prompt_version")}
+    """The brief table holds the caption alone; who wrote it is part of that stage's identity.
+
+    A version of the prompts is its dialect and a number.
+    """
+    prompts = str(manifest.config["@prompts"])
     return {
         "clip_id": clip["clip_id"],
         "start_s": clip["start_s"],
         "end_s": clip["end_s"],
         "role": "brief",
-        **made_by,
+        "engine": str(manifest.config["@engine"]),
+        "dialect": prompts.rpartition("-")[0],
+        "prompt_version": prompts,
         "caption": caption,
         "checks": [],
     }

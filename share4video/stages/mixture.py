@@ -169,7 +169,7 @@ def _write_shard(
             if isinstance(grid, MediaError):
                 rejects.append(media_reject(job.clip, STAGE, grid))
             elif grid is None:
-                sentence = "No sample of this clip is among the max_samples that were chosen."
+                sentence = "no sample of this clip is among the max_samples that were chosen"
                 rejects.append(reject_row(job.clip, STAGE, NOT_SELECTED, sentence))
             else:
                 name = f"images/{hashlib.sha256(grid).hexdigest()}.jpg"

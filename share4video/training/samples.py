@@ -107,7 +107,7 @@ def _tokenize_one(
         try:
             size = sizes[sample.image] if sample.image in sizes else _size(sample.image)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            return RejectedSample(sample.sample_id, "bad_image", f"The picture cannot be read: {error}")
+            return RejectedSample(sample.sample_id, "bad_image", f"the picture cannot be read: {error}")
         sizes[sample.image] = size
     encoded = encode_text(processor, sample.messages, size)
     length = len(encoded.input_ids)
@@ -115,7 +115,7 @@ def _tokenize_one(
         return RejectedSample(
             sample.sample_id,
             "too_long",
-            f"The sample has {length} tokens, and a sequence may have {max_length}.",
+            f"the sample has {length} tokens, and a sequence may have {max_length}",
             length,
             max_length,
         )
@@ -123,7 +123,7 @@ def _tokenize_one(
         return RejectedSample(
             sample.sample_id,
             "no_supervised_tokens",
-            "The chat template marks none of its tokens as answer.",
+            "the chat template marks none of its tokens as answer",
             0,
             1,
         )

@@ -111,7 +111,7 @@ def train(
     )
     steps = _steps(config, len(packs))
     order = schedule([p.length for p in packs], batch_size=config.batch_size, steps=steps, seed=config.seed)
-    pictures = Pictures(processor, int(config.feature_cache_gib * 2**30))
+    pictures = Pictures(processor, int(config.image_cache_gib * 2**30))
     pictures.load([p.image for p in (packs[i] for i in order) if p.image is not None], progress)
     collator = Collator(
         pad_token_id=processor.tokenizer.pad_token_id or 0,
