@@ -1,0 +1,67 @@
+"""Published checkpoints and evaluations to register, and an MLflow database that is ready at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from share4video.config import EvaluateConfig, TrainConfig
+from share4video.dataset.manifest import StageRef
+from share4video.dataset.shards import ShardSet
+from share4video.evaluation.results import PROTOCOL, RESULTS, Answer, Results
+from share4video.store import Store
+
+
+def publish_checkpoint(store: Store, weights: str) -> StageRef:
+    """Publish what the train stage would; ``weights`` makes its content."""
+    output = ShardSet(store, "train", "1", inputs=[f"mixture of {weights}"], config=TrainConfig())
+    output.attach("checkpoint/config.json", b"{}")
+    output.attach("checkpoint/model.safetensors", weights.encode())
+    output.commit(0, {}, {"rows_in": 0, "rows_out": 0})
+    return output.publish(1).ref
+
+
+def publish_evaluation(
+    store: Store, model: StageRef | str, right: Mapping[str, tuple[int, int]], questions: str = "q"
+) -> StageRef:
+    """Publish an evaluation with so many right answers of so many, by task."""
+    answers = tuple(
+        Answer(
+            question_id=f"{task}-{i:04d}",
+            task=task,
+            group=None,
+            text="(A)",
+            letter="A",
+            answer="A" if i < good else "B",
+            right=i < good,
+        )
+        for task, (good, asked) in sorted(right.items())
+        for i in range(asked)
+    )
+    results = Results(
+        protocol=PROTOCOL, model=str(model), questions=questions, clips="c", image=True, answers=answers
+    )
+    output = ShardSet(
+        store, "evaluate", "1", inputs=[questions], config=EvaluateConfig(), identity={"model": str(model)}
+    )
+    output.attach(RESULTS, results.model_dump_json().encode())
+    output.commit(0, {}, {"rows_in": len(answers), "rows_out": len(answers)})
+    return output.publish(1).ref
+
+
+def make_database(folder: Path) -> Path:
+    """Make an empty MLflow database; its schema takes seconds, so tests copy one."""
+    from mlflow import MlflowClient
+
+    file = folder / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_registered_models()
+    return file
+
+
+def place_database(template: Path, store_root: Path) -> Path:
+    """Put a copy of the database where a local store's registry is."""
+    target = store_root / "mlflow" / "mlflow.db"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(template, target)
+    return target
