@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -180,7 +181,13 @@ def test_folders_that_consoles_leave_behind_are_not_keys(s3_store: Store, s3_roo
     assert list(s3_store.list("")) == ["folder/key"]
 
 
-def test_a_listing_goes_past_one_page(s3_store: Store) -> None:
-    for index in range(1003):
-        s3_store.put(f"many/{index:04d}", b"")
-    assert list(s3_store.list("many")) == [f"many/{index:04d}" for index in range(1003)]
+def test_a_listing_goes_past_one_page(s3_environment: pytest.MonkeyPatch) -> None:
+    def answer(request: Request) -> None:
+        page = int(parse_qs(urlsplit(request.path).query).get("continuation-token", ["0"])[0])
+        keys = "".join(f"<Contents><Key>prefix/many/{page}{index}</Key></Contents>" for index in range(3))
+        more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{page + 1}</NextContinuationToken>"
+        request.reply(200, f"<ListBucketResult>{keys}{more if page < 2 else ''}</ListBucketResult>".encode())
+
+    with _server(answer, s3_environment):
+        found = list(Store.open("s3://bucket/prefix").list("many"))
+    assert found == [f"many/{page}{index}" for page in range(3) for index in range(3)]
