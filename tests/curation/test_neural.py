@@ -10,6 +10,8 @@ from PIL import Image
 from share4video.curation.encoders import Rgb, frame_encoder, text_encoder
 from share4video.errors import UserError
 
+pytestmark = pytest.mark.timeout(600)  # importing torch and open_clip alone can take minutes on busy cores
+
 
 def pictures() -> list[Rgb]:
     rng = np.random.default_rng(0)
