@@ -1,0 +1,1 @@
+"""The brief-caption stage as a KFP component."""

@@ -1,0 +1,1 @@
+"""The captioning stage as KFP components."""

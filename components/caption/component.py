@@ -1,0 +1,78 @@
+"""Caption: plan the shards, caption them side by side, publish them as one."""
+
+from typing import List
+
+from kfp import dsl
+
+from components.image import PLACEHOLDER_IMAGE
+
+
+@dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
+def caption_plan(
+    clips: str, keyframes: str, captioner: str, summarizer: str, config: str, store: str
+) -> List[str]:
+    """Return the indices of the shards, as the strings ParallelFor iterates over; never none."""
+    from share4video.config import CaptionConfig, EngineSpec
+    from share4video.dataset.manifest import StageRef
+    from share4video.stages.caption import CaptionInputs, plan
+    from share4video.stages.task import parse_stage_config, stage_task
+
+    with stage_task("caption", store) as task:
+        inputs = CaptionInputs(
+            clips=StageRef.parse(clips),
+            keyframes=StageRef.parse(keyframes),
+            captioner=parse_stage_config(EngineSpec, captioner),
+            summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+        )
+        return task.planned(plan(inputs, parse_stage_config(CaptionConfig, config), task.store))
+
+
+@dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
+def caption_shard(
+    shard: str, clips: str, keyframes: str, captioner: str, summarizer: str, config: str, store: str
+) -> str:
+    """Caption one shard; a shard that is committed already is left as it is."""
+    from share4video.config import CaptionConfig, EngineSpec
+    from share4video.dataset.manifest import StageRef
+    from share4video.stages.caption import CaptionInputs, run_shard
+    from share4video.stages.task import parse_stage_config, stage_task
+
+    with stage_task("caption", store, shard=int(shard)) as task:
+        inputs = CaptionInputs(
+            clips=StageRef.parse(clips),
+            keyframes=StageRef.parse(keyframes),
+            captioner=parse_stage_config(EngineSpec, captioner),
+            summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+        )
+        settings = parse_stage_config(CaptionConfig, config)
+        run_shard(inputs, settings, task.store, int(shard), progress=task.progress)
+        return shard
+
+
+@dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
+def caption_finish(
+    clips: str,
+    keyframes: str,
+    captioner: str,
+    summarizer: str,
+    config: str,
+    store: str,
+    captions: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+) -> str:
+    """Publish the shards as one output; returns it as ``stage/key@hash``."""
+    from share4video.config import CaptionConfig, EngineSpec
+    from share4video.dataset.manifest import StageRef
+    from share4video.stages.caption import CaptionInputs, finish
+    from share4video.stages.task import parse_stage_config, stage_task
+
+    with stage_task("caption", store) as task:
+        inputs = CaptionInputs(
+            clips=StageRef.parse(clips),
+            keyframes=StageRef.parse(keyframes),
+            captioner=parse_stage_config(EngineSpec, captioner),
+            summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+        )
+        result = finish(inputs, parse_stage_config(CaptionConfig, config), task.store)
+        return task.finish(result, output=captions, metrics=metrics, summary=summary)

@@ -1,0 +1,1 @@
+"""The de-duplication stage as a KFP component."""

@@ -1,0 +1,1 @@
+"""The evaluation stage as a KFP component."""

@@ -1,0 +1,1 @@
+"""The key-frame stage as KFP components."""

@@ -1,0 +1,1 @@
+"""The SFT-mixture stage as a KFP component."""

@@ -1,0 +1,1 @@
+"""The probe stage as a KFP component."""

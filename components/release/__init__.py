@@ -1,0 +1,1 @@
+"""Registering, gating and promoting as a KFP component."""

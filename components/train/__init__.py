@@ -1,0 +1,1 @@
+"""The fine-tuning stage as a KFP component."""

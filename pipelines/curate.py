@@ -1,0 +1,64 @@
+"""curate: raw videos -> clips -> brief captions -> de-duplicated clips -> key frames."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.brief.component import brief
+from components.dedup.component import dedup
+from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
+from components.probe.component import probe
+from pipelines.resources import place
+
+CuratedOutputs = NamedTuple("CuratedOutputs", [("clips", str), ("brief_captions", str), ("keyframes", str)])
+
+
+@dsl.pipeline(name="keyframes", description="The key frames of every clip, shard by shard.")
+def keyframes(clips: str, source: str, store: str, config: str = "{}") -> str:
+    """Plan, work out the shards side by side, publish; returns the key frames' stage output.
+
+    A pipeline of its own because KFP's local runner gives a loop's tasks the loop's item in place of every
+    output of a task beside the loop; the parameters of the pipeline around it arrive as they are.
+    """
+    work = {"clips": clips, "source": source, "config": config, "store": store}
+    plan = place(keyframes_plan(**work), "keyframes-plan")
+    with dsl.ParallelFor(plan.output, name="keyframe-shards") as shard:
+        shards = place(keyframes_shard(shard=shard, **work), "keyframes-shard")
+    publish = place(keyframes_finish(**work).after(shards), "keyframes-finish")
+    return publish.outputs["Output"]
+
+
+@dsl.pipeline(name="curate", description="Raw videos to de-duplicated clips and their key frames.")
+def curate(
+    source: str,
+    store: str,
+    captioner: str,
+    probe_config: str = "{}",
+    brief_config: str = "{}",
+    dedup_config: str = "{}",
+    keyframes_config: str = "{}",
+) -> CuratedOutputs:
+    """Curate the videos below ``source``.
+
+    Here and in every pipeline, outputs are ``stage/key@hash`` and a config is the JSON of its stage's model.
+    """
+    found = place(probe(source=source, config=probe_config, store=store), "probe")
+    # The source is a folder whose content is not in KFP's cache key; the stage hashes it and reuses its own.
+    found.set_caching_options(enable_caching=False)
+    clips = found.outputs["Output"]
+    captioned = place(
+        brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store), "brief"
+    )
+    deduplicated = place(
+        dedup(
+            clips=clips,
+            brief=captioned.outputs["Output"],
+            source=source,
+            config=dedup_config,
+            store=store,
+        ),
+        "dedup",
+    )
+    kept = deduplicated.outputs["Output"]
+    frames = keyframes(clips=kept, source=source, config=keyframes_config, store=store)
+    return CuratedOutputs(clips=kept, brief_captions=captioned.outputs["Output"], keyframes=frames.output)

@@ -1,0 +1,69 @@
+"""flywheel: curate -> caption -> train -> release, each as a nested pipeline."""
+
+from kfp import dsl
+
+from pipelines.caption import caption
+from pipelines.curate import curate
+from pipelines.release import release
+from pipelines.train import train
+
+
+@dsl.pipeline(name="flywheel", description="Raw videos to a promoted chat model.")
+def flywheel(
+    source: str,
+    questions: str,
+    question_clips: str,
+    store: str,
+    captioner: str,
+    base_model: str,
+    summarizer: str = "",
+    registered_model: str = "share4video-chat",
+    probe_config: str = "{}",
+    brief_config: str = "{}",
+    dedup_config: str = "{}",
+    keyframes_config: str = "{}",
+    caption_config: str = "{}",
+    dataset_config: str = "{}",
+    mixture_config: str = "{}",
+    train_config: str = "{}",
+    evaluate_config: str = "{}",
+    gate_config: str = "{}",
+) -> str:
+    """Run everything on the videos below ``source``; returns the release's decision."""
+    curated = curate(
+        source=source,
+        store=store,
+        captioner=captioner,
+        probe_config=probe_config,
+        brief_config=brief_config,
+        dedup_config=dedup_config,
+        keyframes_config=keyframes_config,
+    )
+    captioned = caption(
+        clips=curated.outputs["clips"],
+        brief_captions=curated.outputs["brief_captions"],
+        keyframes=curated.outputs["keyframes"],
+        store=store,
+        captioner=captioner,
+        summarizer=summarizer,
+        caption_config=caption_config,
+        dataset_config=dataset_config,
+    )
+    trained = train(
+        dataset=captioned.outputs["dataset"],
+        source=source,
+        store=store,
+        mixture_config=mixture_config,
+        train_config=train_config,
+    )
+    released = release(
+        trained=trained.output,
+        base_model=base_model,
+        questions=questions,
+        question_clips=question_clips,
+        store=store,
+        registered_model=registered_model,
+        evaluate_config=evaluate_config,
+        gate_config=gate_config,
+    )
+    return released.output

@@ -1,0 +1,67 @@
+"""``share4video dataset list|show|export``: look at what was published and take it elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from share4video.cli.options import DEFAULT_STORE, StoreOption
+from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.errors import UserError
+from share4video.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Look at published outputs and export them.")
+
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A published output, as STAGE/KEY@HASH.")]
+
+
+@app.command("list")
+def list_(
+    store: StoreOption = DEFAULT_STORE,
+    stage: Annotated[str, typer.Option("--stage", help="The stage whose outputs are listed.")] = "dataset",
+) -> None:
+    """List a stage's published outputs."""
+    opened = Store.open(store)
+    found = [key for key in opened.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2]
+    if not found:
+        raise UserError("nothing is published", where=f"{store}, stage {stage}", fix="run the stage first")
+    for key in found:
+        manifest = Manifest.model_validate_json(opened.get(key))
+        typer.echo(f"{manifest.ref}  {int(manifest.counts.get('rows_out', 0))} rows")
+
+
+@app.command("show")
+def show(ref: RefArgument, store: StoreOption = DEFAULT_STORE) -> None:
+    """Say what a published output holds and what it was made with."""
+    parsed = StageRef.parse(ref)
+    manifest = load_manifest(Store.open(store), parsed)
+    for table in sorted({part.table for part in manifest.parts}):
+        typer.echo(f"table {table:<16} {manifest.rows(table)} rows")
+    for file in manifest.files:
+        typer.echo(f"file  {file.name:<32} {file.bytes} bytes")
+    for name, value in sorted(manifest.counts.items()):
+        typer.echo(f"count {name:<32} {value:g}")
+    for name, setting in sorted(manifest.config.items()):
+        typer.echo(f"with  {name} = {setting}")
+
+
+@app.command("export")
+def export(
+    ref: RefArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write, made if missing.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write an output's tables as one Parquet file each, and its files, every byte checked by its hash."""
+    from share4video.dataset.shards import fetch_files, read_table, table_bytes
+
+    parsed, opened = StageRef.parse(ref), Store.open(store)
+    manifest = load_manifest(opened, parsed)
+    to.mkdir(parents=True, exist_ok=True)
+    for table in sorted({part.table for part in manifest.parts}):
+        target = to / f"{table}.parquet"
+        target.write_bytes(table_bytes(read_table(opened, parsed, table)))
+        typer.echo(str(target))
+    for path in fetch_files(opened, parsed, to):
+        typer.echo(str(path))

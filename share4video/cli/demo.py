@@ -1,0 +1,145 @@
+"""``share4video demo``: the whole flywheel on synthetic clips, on this machine, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from share4video.cli.demo_summary import next_commands, summary_table
+from share4video.cli.options import read_settings
+from share4video.cli.runs import engines_running, new_run_folder, pipeline_engines
+from share4video.cli.view import RunView
+from share4video.config import RunConfig
+from share4video.dataset.manifest import StageRef
+from share4video.events import Emit
+from share4video.model_registry import CHAMPION
+from share4video.stages.chain import DEFAULT_MODEL_NAME
+from share4video.stages.task import stage_task
+from share4video.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.local import LocalRun
+    from share4video.evaluation.questions import Question
+    from share4video.synthetic.clips import DemoSet
+
+BUDGET_S = 360.0
+MAX_ANSWER_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the served model said about a held-out clip, and the right answer."""
+
+    video: Path
+    question: str
+    said: str
+    right: str
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="DIR", help="Where clips, store and report go.")
+    ] = Path("share4video-demo"),
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="S", help="The store; default: a folder below --folder."),
+    ] = None,
+    clips: Annotated[int, typer.Option("--clips", min=4, max=10_000, help="How many clips to make.")] = 36,
+    budget_s: Annotated[float, typer.Option("--budget-s", help="How long it should take; shown.")] = BUDGET_S,
+    config: Annotated[
+        str, typer.Option("--config", "-c", metavar="FILE", help="A YAML file of settings, or a preset.")
+    ] = "laptop",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting; may be repeated.")
+    ] = None,
+) -> None:
+    """Make clips, run the flywheel on them, serve the champion, ask it a question, write a report."""
+    from pipelines.catalogue import find_pipeline
+
+    wanted = read_settings(config, settings)
+    entry = find_pipeline("flywheel")
+    root = store or str((folder / "store").absolute())
+    opened = Store.open(root)
+    view = RunView("share4video demo", ("clips", *entry.stages, "answer", "report"), budget_s=budget_s)
+    with view, engines_running(pipeline_engines(entry, wanted)):
+        made = _make_clips(folder, clips, opened, view.handle)
+        run = _run_flywheel(made, root, wanted, folder, view.handle)
+        answer = _ask_champion(made, opened, view.handle)
+        report = _write_report(folder / "report.html", opened, run, view.handle)
+    console = Console()
+    console.print(summary_table(opened, run, made.truth, answer))
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    if run.unchanged:
+        console.print("Nothing changed: every stage had published this already.")
+    console.print("try next:")
+    for command in next_commands(root, run, answer):
+        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _make_clips(folder: Path, clips: int, store: Store, emit: Emit) -> DemoSet:
+    from share4video.synthetic.clips import write_demo_set
+
+    with stage_task("clips", store, emit=emit) as task:
+        made = write_demo_set(folder.absolute(), clips=clips)
+        task.done(f"{sum(1 for _ in made.source.iterdir())} files, good and bad")
+    return made
+
+
+def _run_flywheel(made: DemoSet, store: str, config: RunConfig, folder: Path, emit: Emit) -> LocalRun:
+    from pipelines.catalogue import find_pipeline
+    from pipelines.local import run_local
+
+    entry = find_pipeline("flywheel")
+    given = {
+        "source": str(made.source),
+        "questions": str(made.questions),
+        "question_clips": str(made.heldout),
+        "store": store,
+    }
+    arguments = entry.arguments(config, given)
+    return run_local(entry.name, arguments, new_run_folder(folder / "runs", entry.name), on_event=emit)
+
+
+def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> Answer | None:
+    """Serve the champion through the gateway and ask it; None where no model was ever promoted."""
+    from serving.gateway.process import serve_model
+    from share4video.chat import Conversation, video_address
+    from share4video.evaluation.mvbench import question_block
+    from share4video.model_registry import ModelRegistry, store_root
+    from share4video.training import tracking
+
+    with stage_task("answer", store, emit=emit) as task:
+        champion = ModelRegistry(DEFAULT_MODEL_NAME, tracking.configure(store_root(store))).champion()
+        if champion is None:
+            task.done("no model was promoted, so none is served")
+            return None
+        asked = _question(made)
+        video = made.heldout / asked.video
+        with serve_model(f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}", store=store) as gateway:
+            talk = Conversation(gateway.url, video_address(str(video)))
+            said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
+        right = f"({asked.answer_letter}) {asked.candidates[asked.answer_index]}"
+        task.done(f"{said} (right: {right})")
+    return Answer(video, asked.question, said, right)
+
+
+def _question(made: DemoSet) -> Question:
+    """Return the first question about time: those are what tuning is for."""
+    from share4video.evaluation.questions import read_questions
+    from share4video.synthetic.questions import TASK_GROUPS
+
+    questions = read_questions(made.questions)
+    return next((q for q in questions if TASK_GROUPS.get(q.task) == "temporal"), questions[0])
+
+
+def _write_report(path: Path, store: Store, run: LocalRun, emit: Emit) -> Path:
+    from share4video.report import write_report
+
+    with stage_task("report", store, emit=emit) as task:
+        write_report(store, {stage: StageRef.parse(ref) for stage, ref in run.refs.items()}, path)
+        task.done(str(path))
+    return path

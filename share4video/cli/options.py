@@ -1,0 +1,71 @@
+"""The options that several verbs share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import share4video
+from share4video.config import RunConfig, load_config
+
+DEFAULT_STORE = "store"
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="SHARE4VIDEO_STORE", help="The store: a folder or s3://BUCKET/PREFIX.", metavar="S"
+    ),
+]
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="The folder of videos, or s3://BUCKET/PREFIX.")
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", "-c", help="A YAML file of settings, or paper, laptop, cluster.", metavar="FILE"
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, as STAGE.KEY=VALUE; may be repeated.", metavar="A.B=C"),
+]
+QuestionsOption = Annotated[
+    str,
+    typer.Option(
+        "--questions", help="Questions in MVBench's JSON format: a folder or a file.", metavar="PATH"
+    ),
+]
+QuestionClipsOption = Annotated[
+    str, typer.Option("--question-clips", help="The folder of the videos they are about.", metavar="DIR")
+]
+
+
+def read_settings(config: str | None, overrides: Sequence[str] | None = None) -> RunConfig:
+    """Return the run's configuration from a file or a preset's name; None means the defaults.
+
+    Raises:
+        UserError: there is no such file, or a setting is wrong (the first one is named).
+    """
+    if config is None:
+        return load_config(None, overrides or ())
+    preset = _preset(config)
+    return load_config(Path(config) if preset is None else preset, overrides or ())
+
+
+def _preset(name: str) -> Path | None:
+    """Return the file of a preset that ships with the package; a source tree has them beside it."""
+    package = Path(share4video.__file__).parent
+    if re.fullmatch(r"\w+", name) and not Path(name).is_file():
+        for folder in (package / "configs", package.parent / "configs"):
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
+    return None
+
+
+def absolute(place: str) -> str:
+    """Return a place as tasks take it, wherever they run: absolute unless it is a URL."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())

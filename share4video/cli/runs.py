@@ -1,0 +1,100 @@
+"""Running stages from the command line: with the engines up, under the live view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from share4video.cli.view import RunView
+from share4video.config import EngineSpec, RunConfig
+from share4video.stages.chain import Chain
+from share4video.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.catalogue import Entry
+    from pipelines.local import LocalRun
+
+RUNS_FOLDER = Path("runs")
+
+T = TypeVar("T")
+
+
+def run_in_process(
+    title: str,
+    stages: Sequence[str],
+    config: RunConfig,
+    store: str,
+    work: Callable[[Chain], T],
+    *,
+    engines: Sequence[EngineSpec | None],
+) -> T:
+    """Run ``work`` on a chain of stages in this process, shown live.
+
+    Args:
+        stages: the stages it will run, in order.
+        engines: the engines it will call; those that are local models share one server.
+    """
+    opened = Store.open(store)
+    with RunView(title, stages) as view, engines_running(engines):
+        return work(Chain(config, opened, view.handle))
+
+
+def run_as_pipeline(
+    entry: Entry,
+    arguments: Mapping[str, str],
+    config: RunConfig,
+    *,
+    runs: Path = RUNS_FOLDER,
+    budget_s: float | None = None,
+) -> LocalRun:
+    """Run a pipeline with KFP's local runner, shown live; its log is kept below ``runs``.
+
+    Raises:
+        UserError: what a task recorded as the user's mistake.
+        PipelineFailed: a task failed otherwise.
+    """
+    from pipelines.local import run_local
+
+    folder = new_run_folder(runs, entry.name)
+    with (
+        RunView(entry.name, entry.stages, budget_s=budget_s) as view,
+        engines_running(pipeline_engines(entry, config)),
+    ):
+        return run_local(entry.name, arguments, folder, on_event=view.handle)
+
+
+def pipeline_engines(entry: Entry, config: RunConfig) -> list[EngineSpec | None]:
+    """Return the engines a pipeline will call."""
+    engines: list[EngineSpec | None] = [getattr(config.engines, role) for role in entry.engines]
+    if "evaluate" in entry.configs:
+        engines.append(EngineSpec(model_path=config.train.base_model))
+    return engines
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """Make and return a folder for one run's log, named after the pipeline and the time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(100):
+        folder = runs / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder.absolute()
+    raise RuntimeError(f"no free name for a run below {runs}")
+
+
+@contextmanager
+def engines_running(engines: Sequence[EngineSpec | None]) -> Iterator[None]:
+    """Serve the local models among ``engines`` in one process for the time of the block."""
+    local = [spec for spec in engines if spec is not None and spec.model_path is not None]
+    if not local:
+        yield
+        return
+    from share4video.captioning.engine import shared_server
+
+    with shared_server(local):
+        yield
