@@ -57,6 +57,7 @@ def test_the_wheel_holds_the_product_and_nothing_else(
 ) -> None:
     names = set(wheel.namelist())
     assert set(_sources()) <= names  # weights, templates and pipeline resources, too
+    assert {f"share4video/configs/{name}.yaml" for name in ("paper", "laptop", "cluster")} <= names
     about = f"share4video-{project['version']}.dist-info"
     assert {name.split("/")[0] for name in names} == {*SHIPPED, about}
     assert not [name for name in names if re.search(r"(^|/)(tests?|benchmarks)/|\.pyc$", name)]
