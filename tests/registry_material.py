@@ -31,6 +31,7 @@ def publish_evaluation(
             question_id=f"{task}-{i:04d}",
             task=task,
             group=None,
+            options=2,
             text="(A)",
             letter="A",
             answer="A" if i < good else "B",

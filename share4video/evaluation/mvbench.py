@@ -193,6 +193,7 @@ class Session:
             question_id=question.id,
             task=question.task,
             group=self.groups.get(question.task),
+            options=len(question.candidates),
             text=reply,
             letter=letter,
             answer=question.answer_letter,

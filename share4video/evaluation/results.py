@@ -28,6 +28,7 @@ class Answer(BaseModel):
 
     Attributes:
         group: ``static`` or ``temporal`` for the synthetic tasks, else None.
+        options: how many candidates there were.
         text: the reply with the pre-filled bracket in front, as it was parsed.
         letter: the candidate it names; None where it names none or several (counted as wrong and unparsable).
     """
@@ -36,6 +37,7 @@ class Answer(BaseModel):
     question_id: str
     task: str
     group: str | None
+    options: int
     text: str
     letter: str | None
     answer: str
@@ -93,14 +95,20 @@ class Results(BaseModel):
         """Return the accuracy over all questions of each group; empty where tasks have no groups."""
         return _accuracies((a for a in self.answers if a.group), lambda answer: answer.group or "")
 
+    def chance(self, group: str | None = None) -> float:
+        """Return the accuracy expected of guessing, over all questions or those of a group."""
+        shares = [1 / answer.options for answer in self.answers if group is None or answer.group == group]
+        return sum(shares) / len(shares) if shares else 0.0
+
     def right_by_id(self) -> dict[str, bool]:
         """Return for each answered question whether it was answered right."""
         return {answer.question_id: answer.right for answer in self.answers}
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
-        """Return the numbers a stage reports: accuracies, and how much could not be read or answered."""
-        numbers = {"accuracy": self.accuracy}
-        numbers |= {f"accuracy_{group}": value for group, value in self.by_group().items()}
+        """Return the numbers a stage reports: accuracies, what guessing would give, and what went wrong."""
+        numbers = {"accuracy": self.accuracy, "chance": self.chance()}
+        for group, value in self.by_group().items():
+            numbers |= {f"accuracy_{group}": value, f"chance_{group}": self.chance(group)}
         numbers |= {f"accuracy_task_{task}": value for task, value in self.by_task().items()}
         numbers |= {"unparsable": float(self.unparsable), "unanswered": float(len(self.failures))}
         return {prefix + name: value for name, value in numbers.items()}

@@ -19,6 +19,7 @@ def results(right: dict[str, list[bool]], model: str = "m@1", **changes: object)
             question_id=f"{task}-{i:04d}",
             task=task,
             group=None,
+            options=2,
             text="(A)",
             letter="A",
             answer="A" if good else "B",

@@ -76,6 +76,8 @@ def test_answers_and_accuracies_are_published(host: EngineHost, material: Path, 
     assert result.metrics["accuracy_task_colour"] == result.metrics["accuracy_static"] == 1.0
     assert result.metrics["accuracy_task_order"] == result.metrics["accuracy_temporal"] == 0.0
     assert result.metrics["unparsable"] == 0.0
+    assert result.metrics["chance"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert result.metrics["chance_temporal"] == pytest.approx(1 / 2)
     results = read_results(store, result.ref)
     assert results.model == "tiny@r1"
     assert len(results.right_by_id()) == 6
