@@ -35,6 +35,8 @@ class ChatService:
         messages = body.get("messages")
         visual = find_visual(messages)
         if visual is not None:
+            if visual.kind == "video" and self.settings.role == "captioner":
+                raise Refusal(400, "captioner", "this model captions clips: send them to /v1/captions")
             assert isinstance(messages, list)  # find_visual refused anything else
             messages = with_image(messages, visual, await self.visual.image(visual.address, visual.kind))
         changed = {**body, "messages": messages}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from serving.gateway.listening import check_port_free
 from serving.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings
 from share4video.captioning.checkpoints import checkpoint_folder
 from share4video.captioning.domain_guard import domain_of
-from share4video.captioning.engine import connect, resolve, shared_server
-from share4video.captioning.model_server import running_server
+from share4video.captioning.engine import connect_all, resolve
 from share4video.config import EngineSpec
 from share4video.errors import USER_ERROR_EXIT_CODE, UserError
+from share4video.store import Store
 from share4video.work import work_folder
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 8.0  # TERM, 3 s, KILL, and some air
 _LOOPBACK = "127.0.0.1"
 
@@ -86,6 +86,7 @@ def serve_model(
     *,
     model_name: str = "",
     summarizer: str = "",
+    store: Store | None = None,
     port: int | None = None,
     log: Path | None = None,
     **settings: Any,
@@ -97,6 +98,8 @@ def serve_model(
             OpenAI endpoint that runs (``http://HOST:PORT/v1``; ``model_name`` is what it calls the model).
         model_name: what clients call the model; its folder's name where it is empty.
         summarizer: the model a captioner's summaries come from; the same one where it is empty.
+        store: whose registry ``models:/`` means where the environment names none, see
+            `model_registry.resolve`.
         port: to listen on at 127.0.0.1; a free one where it is None.
         settings: further fields of ``GatewaySettings``.
 
@@ -106,43 +109,41 @@ def serve_model(
     host = settings.setdefault("host", _LOOPBACK)
     port = port or free_port(host)
     check_port_free(host, port)  # before a model is loaded for nothing
-    spec = _engine(model, model_name)
-    specs = [spec, _engine(summarizer)] if summarizer else [spec]
+    spec = _engine(model, store, model_name)
+    specs = [spec, _engine(summarizer, store)] if summarizer else [spec]
     if spec.model_path is not None:
         settings.setdefault("domain", domain_of(Path(spec.model_path)))
-    with ExitStack() as running:
-        if len(specs) > 1 and running_server() is None:
-            running.enter_context(shared_server(specs))  # one process for both
-        endpoints = [running.enter_context(connect(one)) for one in specs]
-        if summarizer:
-            settings |= {"summarizer_url": endpoints[1].base_url, "summarizer_model": endpoints[1].model}
+    with connect_all(specs) as (upstream, *others):
+        for other in others:
+            settings |= {"summarizer_url": other.base_url, "summarizer_model": other.model}
         gateway_settings = GatewaySettings(
-            upstream_url=endpoints[0].base_url,
-            upstream_model=endpoints[0].model,
-            model_name=model_name or endpoints[0].spec.model,
-            model_revision=endpoints[0].spec.revision,
+            upstream_url=upstream.base_url,
+            upstream_model=upstream.model,
+            model_name=model_name or upstream.spec.model,
+            model_revision=upstream.spec.revision,
             port=port,
             **settings,
         )
-        yield running.enter_context(gateway_process(gateway_settings, log=log))
+        with gateway_process(gateway_settings, log=log) as gateway:
+            yield gateway
 
 
-def _engine(model: str, model_name: str = "") -> EngineSpec:
+def _engine(model: str, store: Store | None, model_name: str = "") -> EngineSpec:
     if model.startswith(("http://", "https://")):
         return resolve(EngineSpec(url=model, model=model_name))
-    return EngineSpec(model_path=str(model_folder(model)))
+    return EngineSpec(model_path=str(model_folder(model, store)))
 
 
-def model_folder(model: str) -> Path:
+def model_folder(model: str, store: Store | None = None) -> Path:
     """Return the local folder of a registered model, of a built-in one or of a path.
 
     Raises:
         UserError: there is no such model, or it is not whole.
     """
     if model.startswith("models:/"):
-        from share4video import model_registry
+        from share4video import model_registry  # imports MLflow
 
-        return checkpoint_folder(str(model_registry.resolve(model).folder()))
+        return checkpoint_folder(str(model_registry.resolve(model, store).folder()))
     return checkpoint_folder(model)
 
 

@@ -7,6 +7,7 @@ before it registers its own: of two routes with one path, the first answers.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import kserve
@@ -15,10 +16,14 @@ from kserve.errors import InvalidInput
 from kserve.model_server import app as kserve_app
 from kserve.protocol.dataplane import DataPlane
 
+from serving.gateway import predict_instances
 from serving.gateway.admission import Admission
 from serving.gateway.body_limit import BodyLimit
+from serving.gateway.caption_routes import caption_router
+from serving.gateway.captioner import CaptionService
 from serving.gateway.chat_routes import ChatService, chat_router
 from serving.gateway.metrics import CountRequests
+from serving.gateway.predict_instances import AnswerInstance
 from serving.gateway.refusal import Refusal, answer_refusal
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.upstream import Upstream
@@ -30,18 +35,22 @@ MAX_INSTANCES = 16
 
 
 class GatewayModel(kserve.Model):
-    """What KServe asks for readiness and hands ``:predict`` requests to."""
+    """What KServe asks for readiness and hands ``:predict`` requests to.
 
-    def __init__(self, name: str, service: ChatService, admission: Admission) -> None:
+    Args:
+        answer: answers one instance, given its number and what the client sent.
+    """
+
+    def __init__(self, name: str, upstream: Upstream, admission: Admission, answer: AnswerInstance) -> None:
         super().__init__(name)
-        self.service, self.admission = service, admission
+        self.upstream, self.admission, self.answer = upstream, admission, answer
         self.ready = True
         self._healthy, self._asked_at = False, float("-inf")
 
     async def healthy(self) -> bool:
         """Whether the model behind the gateway answers; asked at most once a second."""
         if time.monotonic() - self._asked_at > HEALTH_KEPT_S:
-            self._healthy = await self.service.upstream.healthy()
+            self._healthy = await self.upstream.healthy()
             self._asked_at = time.monotonic()
         return self._healthy
 
@@ -49,35 +58,25 @@ class GatewayModel(kserve.Model):
         return True  # the weights are the upstream's to load
 
     async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """Answer ``{"instances": [{"video_url" | "image_url", "question", "id"?}]}``.
+        """Answer ``{"instances": [...]}``; see `predict_instances` for what an instance holds.
 
-        Predictions carry their instance's id, where it has one. One bad instance refuses the request.
+        Predictions carry their instance's ``id``, where it has one. One bad instance refuses the request.
         """
         instances = payload.get("instances") if isinstance(payload, dict) else None
         if not isinstance(instances, list) or not 0 < len(instances) <= MAX_INSTANCES:
             raise InvalidInput(f"give a list of 1 to {MAX_INSTANCES} instances")
+        predictions = []
         with self.admission.slot():
-            return {"predictions": [await self._predict_one(i, one) for i, one in enumerate(instances)]}
-
-    async def _predict_one(self, index: int, instance: Any) -> dict[str, Any]:
-        known = {"id", "question", "video_url", "image_url", "max_tokens"}
-        if (
-            not isinstance(instance, dict)
-            or set(instance) - known
-            or not isinstance(instance.get("question"), str)
-        ):
-            raise InvalidInput(f"instance {index} needs a question, and a video_url or an image_url")
-        parts = [{"type": key, key: instance[key]} for key in ("video_url", "image_url") if key in instance]
-        content = [*parts, {"type": "text", "text": instance["question"]}]
-        body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "temperature": 0.0}
-        if "max_tokens" in instance:
-            body["max_tokens"] = instance["max_tokens"]
-        completion = await self.service.answer(body)
-        answer = completion["choices"][0]["message"]["content"]
-        return {**({"id": instance["id"]} if "id" in instance else {}), "answer": answer}
+            for number, instance in enumerate(instances):
+                if not isinstance(instance, dict):
+                    raise InvalidInput(f"instance {number} is not an object")
+                asked = {name: value for name, value in instance.items() if name != "id"}
+                echo = {"id": instance["id"]} if "id" in instance else {}
+                predictions.append(echo | await self.answer(number, asked))
+        return {"predictions": predictions}
 
 
-class GatewayDataPlane(DataPlane):  # type: ignore[misc]  # kserve ships no types
+class GatewayDataPlane(DataPlane):
     """KServe's, but ready only while the model behind the gateway is."""
 
     def __init__(self, server: kserve.ModelServer, model: GatewayModel) -> None:
@@ -88,7 +87,7 @@ class GatewayDataPlane(DataPlane):  # type: ignore[misc]  # kserve ships no type
         return await self._gateway_model.healthy()
 
 
-class GatewayServer(kserve.ModelServer):  # type: ignore[misc]  # kserve ships no types
+class GatewayServer(kserve.ModelServer):
     """KServe's server, which knows no listening address but all of them, told to listen on ``host``."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -103,22 +102,29 @@ class GatewayServer(kserve.ModelServer):  # type: ignore[misc]  # kserve ships n
 def serve(settings: GatewaySettings) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     upstream = Upstream.from_settings(settings)
-    service = ChatService(settings, upstream, VisualInput(settings))
+    visual = VisualInput(settings)
+    chat = ChatService(settings, upstream, visual)
     admission = Admission(settings.max_in_flight)
-    include(kserve_app, settings, service, admission)
-    model = GatewayModel(settings.model_name, service, admission)
+    routers = [_closed_routes(), chat_router(chat, admission)]
+    answer = predict_instances.of_chat(chat)
+    if settings.role == "captioner":
+        captioner = CaptionService(settings, visual)
+        routers.append(caption_router(captioner, admission))
+        answer = predict_instances.of_captioner(captioner)
+    _include(kserve_app, settings, routers)
+    model = GatewayModel(settings.model_name, upstream, admission, answer)
     server = GatewayServer(settings.host, settings.port)
     server.dataplane = GatewayDataPlane(server, model)
     server.start([model])
 
 
-def include(app: FastAPI, settings: GatewaySettings, service: ChatService, admission: Admission) -> None:
+def _include(app: FastAPI, settings: GatewaySettings, routers: Sequence[APIRouter]) -> None:
     """Add the gateway's routes, limits and answers to KServe's application."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(CountRequests)
     app.add_exception_handler(Refusal, answer_refusal)
-    app.include_router(_closed_routes())
-    app.include_router(chat_router(service, admission))
+    for router in routers:
+        app.include_router(router)
 
 
 def _closed_routes() -> APIRouter:

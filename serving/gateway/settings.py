@@ -46,6 +46,10 @@ class GatewaySettings(BaseSettings):
     max_decoders: int = Field(2, ge=1, description="clips decoded at a time")
 
     frames: int = Field(16, ge=1, le=64, description="frames of the chat grid")
+    dialect: Literal["sharecaptioner", "teacher"] = Field(
+        "sharecaptioner", description="the captioner's prompts"
+    )
+    encoder: str = Field("descriptor", description="what the captioner's key frames are chosen by")
     interval_s: float = Field(2.0, gt=0, description="sampling interval of the captioner")
     max_keyframes: int = Field(64, ge=1, description="key frames of a clip the captioner takes on")
 
@@ -65,5 +69,5 @@ class GatewaySettings(BaseSettings):
     max_video_bytes: int = Field(256 << 20, ge=1)
     max_image_bytes: int = Field(20 << 20, ge=1)
     max_body_bytes: int = Field(96 << 20, ge=1, description="a data: URI is part of the body")
-    max_duration_s: float = Field(1800.0, gt=0)
+    max_duration_s: float = Field(600.0, gt=0)
     max_pixels: int = Field(4096 * 2304, ge=1, description="per frame and per image")

@@ -66,7 +66,6 @@ class VisualInput:
                 pixels = image.width * image.height
                 if pixels <= bound:
                     image.load()
-                    self.refuse_foreign([np.asarray(image.convert("RGB"))])
                 mime = _MIME[image.format or ""]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise Refusal(422, "media_undecodable", "the image cannot be decoded") from error

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from share4video.chat import Conversation, video_address
+from share4video.cli.options import StoreOption
+from share4video.cli.serve import registry_store
 from share4video.errors import UserError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -29,6 +31,7 @@ def chat(
             metavar="MODEL",
         ),
     ] = "",
+    store: StoreOption = "",
     max_tokens: Annotated[int, typer.Option(min=1, max=4096, help="The longest answer.")] = 512,
 ) -> None:
     """Ask a chat model about a clip: one question, or a conversation."""
@@ -40,7 +43,7 @@ def chat(
             from serving.gateway.process import serve_model
 
             typer.echo(f"loading {model}", err=True)
-            url = served.enter_context(serve_model(model)).url
+            url = served.enter_context(serve_model(model, store=registry_store(model, store))).url
         conversation = Conversation(url or DEFAULT_URL, address)
         if question is not None:
             _answer(conversation, question, max_tokens)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from share4video.cli.options import StoreOption
 from share4video.errors import UserError
+from share4video.store import Store
 
 _CLIP = "CLIP.mp4"
 
@@ -37,6 +39,7 @@ def serve(
     file_root: Annotated[
         Path | None, typer.Option(help="A folder clients may name clips in, as file:///...", metavar="FOLDER")
     ] = None,
+    store: StoreOption = "",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="A host clips may be fetched from; may be repeated.", metavar="HOST"),
@@ -47,6 +50,12 @@ def serve(
 
     if file_root is not None and not file_root.is_dir():
         raise UserError("there is no such folder", where=str(file_root), fix="give --file-root a folder")
+    # What is not given is left to the environment, which GatewaySettings reads.
+    settings: dict[str, Any] = {"role": _checked_role(role)}
+    if file_root is not None:
+        settings["file_root"] = file_root.resolve()
+    if allow_host:
+        settings["allowed_hosts"] = tuple(allow_host)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service ends like Ctrl-C
     typer.echo(f"loading {model}", err=True)
     try:
@@ -54,11 +63,10 @@ def serve(
             model,
             model_name=name,
             summarizer=summarizer,
+            store=registry_store(model, store),
             host=host,
             port=port,
-            role=_checked_role(role),
-            file_root=file_root,
-            allowed_hosts=tuple(allow_host or ()),
+            **settings,
         ) as gateway:
             typer.echo(f"{gateway.model_name} answers at {gateway.url} (Ctrl-C ends it; log: {gateway.log})")
             typer.echo(f"\ntry:\n  {example(gateway.url, role)}")
@@ -74,6 +82,11 @@ def serve(
             )
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
+
+
+def registry_store(model: str, store: str) -> Store | None:
+    """Return the store whose registry holds ``model``, None where the model is not a registered one."""
+    return Store.open(store) if store and model.startswith("models:/") else None
 
 
 def example(url: str, role: str) -> str:

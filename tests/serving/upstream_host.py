@@ -49,7 +49,7 @@ class UpstreamHandler(BaseHTTPRequestHandler):
                 chunk = json.dumps(_completion("chat.completion.chunk", choice))
                 self.wfile.write(f"data: {chunk}\n\n".encode())
                 self.server.sent.append(word)
-                if step is not None and not step.acquire(timeout=10):
+                if step is not None and not step.acquire(timeout=60):
                     self.server.stalled = True
             if not self.server.break_stream:
                 self.wfile.write(b"data: [DONE]\n\n")
