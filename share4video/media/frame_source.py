@@ -11,11 +11,13 @@ import bisect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -40,6 +42,17 @@ class Video:
         self.container, self.stream, self.limits = container, stream, limits
         self.time_base: Fraction = stream.time_base
 
+    def packets(self, *streams: Stream) -> Iterator[Packet[Any]]:
+        """Yield the packets of ``streams`` (all: none given), and at the end one empty packet for each.
+
+        Streams that first appear midway are passed over. PyAV stumbles over them when it comes to their
+        empty packets; by then it has yielded those of the streams known from the start.
+        """
+        try:
+            yield from self.container.demux(streams or tuple(self.container.streams))
+        except IndexError:
+            return
+
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames from the current position on, in presentation order.
 
@@ -50,11 +63,11 @@ class Video:
         latest: int | None = None
         started = False
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in self.packets(self.stream):
                 started = started or packet.is_keyframe
                 if not started and packet.size:
                     continue  # it refers to pictures that are not in the file
-                for frame in packet.decode():
+                for frame in self.stream.decode(packet):
                     if frame.pts is None:
                         raise MediaError("unreadable", "the video has no presentation times")
                     if frame.is_corrupt:
@@ -100,7 +113,9 @@ def open_video(path: str, limits: Limits) -> Iterator[Video]:
         refuse_truncated(file)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         try:
-            container = av.open(f"file:/dev/fd/{file.fileno()}", mode="r", options=options)
+            container = av.open(
+                f"file:/dev/fd/{file.fileno()}", mode="r", options=options, metadata_errors="replace"
+            )
         except MemoryError:
             raise
         except av.error.FFmpegError as error:

@@ -99,7 +99,7 @@ class GuardedWorker:
         try:
             self._await_start()
             request = {"operation": operation, "path": path, **arguments, "limits": asdict(limits)}
-            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._send(json.dumps(request).encode() + b"\n")
             return self._collect(limits, time.monotonic() + limits.wall_s)
         except _Overdue:
             self.kill()
@@ -111,6 +111,11 @@ class GuardedWorker:
         except BaseException:
             self.kill()
             raise
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:  # a signal may cut a write short
+            view = view[os.write(self._requests.fileno(), view) :]
 
     def _await_start(self) -> None:
         if self._ready:
@@ -179,8 +184,8 @@ class GuardedWorker:
 
     def _died(self, limits: Limits) -> MediaError:
         """Return what the process's end says about the file."""
-        self._hang_up()
-        code = self._process.wait()
+        self.close()
+        code = self._process.returncode
         if code == -signal.SIGALRM:
             return _timeout(limits)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

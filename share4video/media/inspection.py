@@ -59,7 +59,7 @@ def read_timeline(video: Video) -> Timeline:
     keys: list[int] = []
     packets, covered_s, started = 0, 0.0, False
     try:
-        for packet in video.container.demux():
+        for packet in video.packets():
             if not packet.size or packet.pts is None:
                 continue  # the empty packets that flush decoders
             covered_s = max(covered_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))

@@ -67,14 +67,23 @@ def main() -> None:
             last = {"kind": "out_of_memory"} if _near(bound, limits) else _refusal(error)
         except MemoryError:
             last = {"kind": "out_of_memory"}
-        except Exception:
-            last = {"kind": "bug", "traceback": traceback.format_exc()}
+        except Exception as error:
+            if raised_in_pyav(error):
+                last = _refusal(MediaError("unreadable", f"the decoder failed ({type(error).__name__})"))
+            else:
+                last = {"kind": "bug", "traceback": traceback.format_exc()}
         # Once near its bound, a process could not tell the next file's need of memory from this one's.
         leaving = last["kind"] == "out_of_memory" or _near(bound, limits)
         _disarm()
         answers.send({**last, "leaving": leaving})
         if leaving:
             return
+
+
+def raised_in_pyav(error: BaseException) -> bool:
+    """Return whether PyAV itself raised ``error``: some files lead it into errors that are not FFmpeg's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "av" in Path(frames[-1].filename).parts[-3:-1]
 
 
 def _refusal(error: MediaError) -> dict[str, Any]:

@@ -198,10 +198,11 @@ def _nothing_kept(source: str, result: StageResult, store: Store) -> UserError:
         return UserError("there is no video in the folder", where=source, fix="give a folder of videos")
     rejects = read_table(store, result.ref, "rejects").to_pylist()
     example = next(row for row in rejects if row["reason"] == reason)
+    remedy = "give other clips or change the bounds under probe"
     return UserError(
         f"none of {result.rows_in} files became a clip, {number} of them rejected as {reason}",
         where=source,
-        fix=f"give other clips or change the bounds under probe; {example['source_uri']}: {example['sentence']}",
+        fix=f"{remedy}; for one, {example['source_uri']}: {example['sentence']}",
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,29 @@ def read_through(path: Path) -> list[tuple[float, Rgb]]:
         assert stream.time_base is not None
         origin = shown[0][0]
         return [(float((pts - origin) * stream.time_base), rgb) for pts, rgb in shown]
+
+
+def read_for(path: Path, shares: Sequence[float]) -> list[tuple[float, float, Rgb]]:
+    """Decode a whole file in order and keep what is on show after each share of its length, ascending.
+
+    Returns (time asked for, presentation time, picture as stored), times in seconds after the first frame.
+    """
+    with av.open(str(path)) as container:
+        last = max(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
+    kept: list[tuple[float, float, Rgb]] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = container.decode(stream)
+        shown = next(frames)
+        origin, time_base = shown.pts, stream.time_base
+        wanted = [share * float((last - origin) * time_base) for share in shares]
+        for frame in chain(frames, [None]):
+            until_s = float((frame.pts - origin) * time_base) if frame else math.inf
+            while wanted and wanted[0] < until_s:
+                at_s = float((shown.pts - origin) * time_base)
+                kept.append((wanted.pop(0), at_s, shown.to_ndarray(format="rgb24")))
+            shown = frame
+    return kept
 
 
 def on_show(frames: Sequence[tuple[float, Rgb]], time_s: float) -> tuple[float, Rgb]:

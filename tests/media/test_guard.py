@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import av
 import pytest
 
 from share4video.media import decode, guard
 from share4video.media.guard import WorkerPool
 from share4video.media.limits import Limits, MediaError
+from share4video.media.worker import raised_in_pyav
 from tests.media.clips import FPS, FRAMES, number_in, write_clip
 
 REPOSITORY = Path(__file__).parents[2]
@@ -186,6 +188,15 @@ def test_a_call_that_is_interrupted_leaves_nothing_behind(pool: WorkerPool, clip
 def test_a_bug_in_the_worker_is_no_refusal(pool: WorkerPool, clip: Path) -> None:
     with pytest.raises(RuntimeError, match="AssertionError: dance"):
         pool.call("dance", str(clip), {"max_side": None}, Limits())
+
+
+def test_an_error_of_the_library_is_told_from_a_bug() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        av.open("/no/such/file")
+    assert raised_in_pyav(caught.value)
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/no/such/file").read_bytes()
+    assert not raised_in_pyav(caught.value)
 
 
 def test_a_worker_that_cannot_start_says_so(

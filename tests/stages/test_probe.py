@@ -1,0 +1,214 @@
+"""A folder of good and bad files: every row is answered for, the same wherever the folder is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from share4video.config import ProbeConfig
+from share4video.dataset.shards import ShardSet, load_manifest, read_table
+from share4video.errors import UserError
+from share4video.media.sources import list_sources
+from share4video.stages import probe
+from share4video.stages.contract import StageResult
+from share4video.stages.probe import ProbeInputs, run_stage
+from share4video.store import LocalStore, Store
+from tests.media.clips import write_clip
+
+CONFIG = ProbeConfig(min_duration_s=1, max_duration_s=4, min_height=48, licence="CC0")
+
+
+@pytest.fixture(scope="session")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two good clips and one file for every reason."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "deep" / "er").mkdir(parents=True)
+    write_clip(folder / "good.mp4", frames=40)
+    write_clip(folder / "deep" / "er" / "good.webm", codec="libvpx", frames=30, width=64, height=96)
+    shutil.copy(folder / "good.mp4", folder / "zz-again.mp4")
+    write_clip(folder / "long.mp4", frames=60, fps=10)
+    write_clip(folder / "short.mp4", frames=10)
+    write_clip(folder / "small.mp4", frames=30, width=64, height=32)
+    write_clip(folder / "wide.mp4", frames=30, width=320, height=64)
+    write_clip(folder / "slow.mp4", frames=6, fps=2)
+    write_clip(folder / "black.mp4", frames=30, still=np.full((64, 96, 3), 10, np.uint8))
+    data = (folder / "good.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    shutil.copy(folder / "cut.mp4", folder / "cut-too.mp4")
+    (folder / "README.md").write_text("what these clips are")
+    (folder / "good.truth.json").write_text("{}")
+    (folder / "notes.TXT").write_text("ignored")
+    return folder
+
+
+REASONS = {
+    "too_long": 1,
+    "too_short": 1,
+    "too_small": 1,
+    "too_wide": 1,
+    "low_fps": 1,
+    "black": 1,
+    "truncated": 2,
+    "not_video": 1,
+    "exact_duplicate": 1,
+}
+
+
+def tables(store: Store, result: StageResult) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    clips, rejects = (read_table(store, result.ref, name).to_pylist() for name in ("clips", "rejects"))
+    return clips, rejects
+
+
+def test_every_row_becomes_a_clip_or_a_reject(master: Path, store: LocalStore) -> None:
+    result = run_stage(ProbeInputs(str(master)), CONFIG, store)
+    clips, rejects = tables(store, result)
+    assert result.rejects == REASONS
+    assert (result.rows_in, result.rows_out, len(clips), len(rejects)) == (12, 2, 2, 10)
+    names = [row["source_uri"] for row in (*clips, *rejects)]
+    assert sorted(names) == [file.uri for file in list_sources(str(master))]
+    assert len({row["row_id"] for row in (*clips, *rejects)}) == 12
+    webm, good = clips
+    assert (webm["source_uri"], good["source_uri"]) == ("deep/er/good.webm", "good.mp4")
+    assert (good["start_s"], good["end_s"], good["duration_s"], good["fps"]) == (0, 2, 2, 20)
+    assert (webm["width"], webm["height"], webm["codec"], webm["licence"]) == (64, 96, "vp8", "CC0")
+    assert result.metrics["kept_s"] == pytest.approx(3.5, abs=0.01)
+    (duplicate,) = (row for row in rejects if row["reason"] == "exact_duplicate")
+    assert (duplicate["source_uri"], duplicate["sentence"]) == (
+        "zz-again.mp4",
+        "the same content as good.mp4",
+    )
+
+
+def test_a_second_run_finds_everything_there(master: Path, store: LocalStore) -> None:
+    first = run_stage(ProbeInputs(str(master)), CONFIG, store)
+    second = run_stage(ProbeInputs(str(master)), CONFIG, store)
+    assert (first.computed_shards, second.computed_shards) == (1, 0)
+    assert second.unchanged
+    assert (second.ref, second.rejects) == (first.ref, first.rejects)
+
+
+def test_the_output_does_not_depend_on_where_the_folder_is(master: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "else where" / "folder"
+    shutil.copytree(master, elsewhere)
+    stores = [LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")]
+    first, second = (
+        run_stage(ProbeInputs(source), CONFIG, store)
+        for source, store in zip((str(master), f"{elsewhere}/"), stores, strict=True)
+    )
+    assert first.ref == second.ref
+    contents = [{key: store.get(key) for key in store.list(first.ref.prefix)} for store in stores]
+    assert contents[0] == contents[1] and contents[0]
+
+
+def test_a_change_of_content_or_name_is_another_output(
+    master: Path, store: LocalStore, tmp_path: Path
+) -> None:
+    shutil.copytree(master, tmp_path / "copy")
+    first = run_stage(ProbeInputs(str(tmp_path / "copy")), CONFIG, store)
+    (tmp_path / "copy" / "good.mp4").rename(tmp_path / "copy" / "better.mp4")
+    second = run_stage(ProbeInputs(str(tmp_path / "copy")), CONFIG, store)
+    assert first.ref.key != second.ref.key
+    ids = [{row["source_uri"]: row["clip_id"] for row in tables(store, r)[0]} for r in (first, second)]
+    assert ids[0]["good.mp4"] == ids[1]["better.mp4"]
+
+
+def test_a_single_file_is_a_source(master: Path, store: LocalStore) -> None:
+    result = run_stage(ProbeInputs(str(master / "good.mp4")), CONFIG, store)
+    (clip,), rejects = tables(store, result)
+    assert (clip["source_uri"], rejects) == ("good.mp4", [])
+
+
+def test_progress_counts_up_to_the_number_of_files(master: Path, store: LocalStore) -> None:
+    seen: list[tuple[str, int, int]] = []
+    run_stage(ProbeInputs(str(master)), CONFIG, store, progress=lambda *event: seen.append(event))
+    probed = [done for label, done, _ in seen if label == "files probed"]
+    assert probed == sorted(probed) and probed[-1] == 12
+    assert {total for _, _, total in seen} == {12}
+
+
+def test_an_interrupted_run_goes_on(
+    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "ROWS_PER_SHARD", 5)
+    whole = run_stage(ProbeInputs(str(master)), CONFIG, LocalStore(tmp_path / "undisturbed"))
+    assert (whole.computed_shards, whole.total_shards) == (3, 3)
+    commit = ShardSet.commit
+
+    def dying(output: ShardSet, shard: int, *rest: Any) -> Any:
+        if shard == 2:
+            raise KeyboardInterrupt
+        return commit(output, shard, *rest)
+
+    monkeypatch.setattr(ShardSet, "commit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(ProbeInputs(str(master)), CONFIG, store)
+    monkeypatch.setattr(ShardSet, "commit", commit)
+    again = run_stage(ProbeInputs(str(master)), CONFIG, store)
+    assert again.computed_shards == 1
+    assert again.ref == whole.ref
+    assert again.rejects == REASONS
+    assert load_manifest(store, again.ref).rows("clips") == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "no such folder or file"),
+        ([], "there is no video in the folder"),
+        (["a.txt", "b.json"], "there is no video in the folder"),
+        (["a.md", "b.csv"], "there is no video in the folder"),
+    ],
+)
+def test_a_folder_without_video(
+    tmp_path: Path, store: LocalStore, files: list[str] | None, message: str
+) -> None:
+    source = tmp_path / "source"
+    if files is not None:
+        source.mkdir()
+        for name in files:
+            (source / name).write_text("text")
+    with pytest.raises(UserError, match=message) as caught:
+        run_stage(ProbeInputs(str(source)), CONFIG, store)
+    assert caught.value.where == str(source)
+
+
+def test_a_folder_of_which_nothing_is_kept(master: Path, store: LocalStore, tmp_path: Path) -> None:
+    source = tmp_path / "bad"
+    source.mkdir()
+    for name in ("cut.mp4", "cut-too.mp4", "short.mp4"):
+        shutil.copy(master / name, source / name)
+    for _ in range(2):  # the second run finds the published rejects, and says the same
+        with pytest.raises(UserError, match="none of 3 files became a clip, 2 of them rejected as truncated"):
+            run_stage(ProbeInputs(str(source)), CONFIG, store)
+
+
+def test_odd_names_and_dead_links_are_rows_too(master: Path, store: LocalStore, tmp_path: Path) -> None:
+    source = tmp_path / "odd"
+    source.mkdir()
+    shutil.copy(master / "good.mp4", source / "new\nline.MOV")
+    shutil.copy(master / "good.mp4", os.fsencode(source) + b"/caf\xe9.mp4")
+    (source / "empty").touch()
+    (source / "link.mp4").symlink_to(master / "short.mp4")
+    (source / "dead.mp4").symlink_to(source / "nowhere.mp4")
+    (source / "folder").symlink_to(source)
+    result = run_stage(ProbeInputs(str(source)), CONFIG, store)
+    clips, rejects = tables(store, result)
+    assert [row["source_uri"] for row in clips] == ["new\nline.MOV"]
+    assert {row["source_uri"]: row["reason"] for row in rejects} == {
+        "caf\\xe9.mp4": "unreadable",
+        "dead.mp4": "unreadable",
+        "empty": "not_video",
+        "link.mp4": "too_short",
+    }
+
+
+def test_oversized_files_are_not_even_read(master: Path, store: LocalStore) -> None:
+    small = CONFIG.model_copy(update={"max_file_bytes": (master / "good.mp4").stat().st_size})
+    result = run_stage(ProbeInputs(str(master)), small, store)
+    assert result.rows_out >= 1
+    assert result.rejects["too_large"] >= 1
