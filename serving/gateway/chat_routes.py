@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -96,6 +96,13 @@ async def read_object(request: Request) -> dict[str, Any]:
     return body
 
 
+class Events(Protocol):
+    """Encoded events, and a way to stop whoever makes them."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
 class EventStream(StreamingResponse):
     """Server-sent events, each sent as it comes.
 
@@ -103,7 +110,7 @@ class EventStream(StreamingResponse):
     ends, or when the client leaves, even before the first event.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None], held: ExitStack) -> None:
+    def __init__(self, events: Events, held: ExitStack) -> None:
         super().__init__(events, media_type="text/event-stream", headers=SSE_HEADERS)
         self._events, self._held = events, held
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -67,16 +67,16 @@ class Upstream:
         checked: dict[str, Any] = answer
         return checked
 
-    async def stream(self, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    async def stream(self, body: dict[str, Any]) -> UpstreamEvents:
         """Open the stream of server-sent events for ``body`` and return them as they come.
 
-        The returned iterator must be exhausted or closed: that is what ends the generation upstream.
+        The caller closes what is returned: that is what ends the generation upstream.
 
         Raises:
             Refusal: before the first event, where the upstream refuses (its own 4xx sentence is passed on),
                 fails, is not there (503) or is late (504). Later failures are an error event in the stream.
         """
-        return self._relay(await self._send({**body, "stream": True}))
+        return UpstreamEvents(await self._send({**body, "stream": True}), self.shown_as)
 
     async def _send(self, body: dict[str, Any]) -> httpx.Response:
         client = self._http()
@@ -99,15 +99,35 @@ class Upstream:
         finally:
             await response.aclose()
 
-    async def _relay(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+            timeout = httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers, trust_env=False)
+        return self._client
+
+
+class UpstreamEvents:
+    """Lines of an event stream, under the model name clients know.
+
+    Not a generator: closing one that was never started would leave the response open, and the model at work
+    for a client that left early.
+    """
+
+    def __init__(self, response: httpx.Response, shown_as: str) -> None:
+        self._response, self._shown_as = response, shown_as
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for line in response.aiter_lines():
+            async for line in self._response.aiter_lines():
                 yield self._renamed(line).encode() + b"\n"
         except httpx.HTTPError:
             broken = Refusal(502, "upstream_broken", "the model's answer broke off")
             yield b"data: " + json.dumps(broken.body()).encode() + b"\n\n"
-        finally:
-            await response.aclose()
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
 
     def _renamed(self, line: str) -> str:
         if not line.startswith("data: {"):
@@ -118,16 +138,8 @@ class Upstream:
             return line
         if "model" not in event:
             return line
-        event["model"] = self.shown_as
+        event["model"] = self._shown_as
         return "data: " + json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-            timeout = httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S)
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
-            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers, trust_env=False)
-        return self._client
 
 
 async def _refused(response: httpx.Response) -> Refusal:

@@ -56,7 +56,7 @@ def serve(
         settings["file_root"] = file_root.resolve()
     if allow_host:
         settings["allowed_hosts"] = tuple(allow_host)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service ends like Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service ends like Ctrl-C
     typer.echo(f"loading {model}", err=True)
     try:
         with serve_model(
@@ -82,6 +82,8 @@ def serve(
             )
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def registry_store(model: str, store: str) -> Store | None:

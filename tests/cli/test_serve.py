@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -142,13 +141,8 @@ def _serve(*arguments: str) -> subprocess.Popen[str]:
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
     assert process.stdout is not None
     printed = ""
-    for line in _lines(process):
+    for line in process.stdout:
         printed += line
         if text in line:
             return printed
     raise AssertionError(f"it ended early: {printed}{process.stderr.read() if process.stderr else ''}")
-
-
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout is not None
-    yield from process.stdout
