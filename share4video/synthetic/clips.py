@@ -1,15 +1,15 @@
 """Synthetic clips as files: H.264 mp4, the truth beside them, and what curation must catch.
 
-    FOLDER/source/*.mp4        what the pipeline is given, good and bad
-    FOLDER/heldout/*.mp4       clips for evaluation, never curated
-    FOLDER/questions/*.json    MVBench question files over ``heldout``, one per task
-    FOLDER/truth/*.json        the truth of every good clip
+FOLDER/source/*.mp4        what the pipeline is given, good and bad
+FOLDER/heldout/*.mp4       clips for evaluation, never curated
+FOLDER/questions/*.json    MVBench question files over ``heldout``, one per task
+FOLDER/truth/*.json        the truth of every good clip
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -110,11 +110,12 @@ def _write_job(job: tuple[Path, Clip, Path]) -> None:
 def _twins(named: Sequence[tuple[str, Clip]]) -> list[tuple[str, Clip]]:
     """A twin of each kind, of the first clips that have one; curation must keep them."""
     twins: list[tuple[str, Clip]] = []
-    for kind, make in (
-        ("reversed", lambda clip: reversed_clip(clip)),
-        ("reordered", lambda clip: reordered_clip(clip, clip.seed)),
-        ("changed", lambda clip: changed_clip(clip, clip.seed)),
-    ):
+    makers: dict[str, Callable[[Clip], Clip | None]] = {
+        "reversed": reversed_clip,
+        "reordered": lambda clip: reordered_clip(clip, clip.seed),
+        "changed": lambda clip: changed_clip(clip, clip.seed),
+    }
+    for kind, make in makers.items():
         for name, clip in named:
             twin = make(clip) if clip.motions else None
             if twin is not None:

@@ -20,15 +20,16 @@ _COLOUR_DISTANCE = 75.0
 def is_synthetic(frames: Sequence[npt.NDArray[np.uint8]]) -> bool:
     """Whether every frame (RGB uint8, [height, width, 3]) is smooth grey ground with flat palette shapes."""
     return bool(frames) and all(
-        explained >= MIN_EXPLAINED and roughness <= MAX_ROUGHNESS for explained, roughness in map(measure, frames)
+        explained >= MIN_EXPLAINED and roughness <= MAX_ROUGHNESS
+        for explained, roughness in map(measure, frames)
     )
 
 
 def measure(frame: npt.NDArray[np.uint8]) -> tuple[float, float]:
     """Return the share of pixels that are grey or of a palette colour, and the ground's roughness.
 
-    Roughness is the mean absolute second difference of brightness (0 to 255) along rows of the grey ground: near
-    zero for smooth texture, several units for photographs; infinite where there is hardly any grey ground.
+    Roughness is the mean absolute second difference of brightness (0 to 255) along rows of the grey ground:
+    near zero for smooth texture, several units for photographs, infinite where there is hardly any ground.
     """
     rgb = frame.astype(np.float32)
     grey = rgb.max(axis=2) - rgb.min(axis=2) <= _GREY_CHROMA

@@ -46,6 +46,7 @@ class Change:
 
 # ------------------------------------------------------------------ truth
 
+
 def first_facts(state: State, time_s: float) -> list[Fact]:
     """Facts of a single frame: its background, and the name and size of each body."""
     facts = [Fact(SCENE, "background", state.background, time_s)]
@@ -85,10 +86,8 @@ def _motion(old: Seen, new: Seen, time_s: float) -> list[Change]:
     long, short = max(abs(dx), abs(dy)), min(abs(dx), abs(dy))
     if long < MOVED:
         return []
-    if abs(dx) >= abs(dy):
-        direction = "right" if dx > 0 else "left"
-    else:
-        direction = "down" if dy > 0 else "up"
+    across, along = "right" if dx > 0 else "left", "down" if dy > 0 else "up"
+    direction = across if abs(dx) >= abs(dy) else along
     sure = long >= SURE_MOVED and long >= DOMINANT * short
     return [Change(Fact(new.name, "moves", direction, time_s), sure)]
 
@@ -264,4 +263,24 @@ def parse_fast(caption: str, times_s: Sequence[float]) -> list[Fact]:
     for number, text in zip(pieces[1::2], pieces[2::2], strict=False):
         if int(number) < len(times_s):
             facts.extend(parse(text, times_s[int(number)]))
+    return facts
+
+
+_BRIEF_THING = re.compile(rf"\ban? (?P<manner>moving|still) {_NAME}", re.IGNORECASE)
+_BRIEF_GROUND = re.compile(rf"\b(?:on an?|an empty) {_GROUND} background", re.IGNORECASE)
+
+
+def parse_brief(caption: str) -> list[Fact]:
+    """Read the facts of a brief caption; they hold for the whole clip and have time 0.
+
+    Beside ``present`` and ``background`` it has the predicates ``moving`` and ``still``, which no other
+    caption uses.
+    """
+    facts = [
+        Fact(SCENE, "background", ground.group("value").lower(), 0.0)
+        for ground in _BRIEF_GROUND.finditer(caption)
+    ]
+    for thing in _BRIEF_THING.finditer(caption):
+        name = thing.group("object").lower()
+        facts += [Fact(name, "present", "", 0.0), Fact(name, thing.group("manner").lower(), "", 0.0)]
     return facts

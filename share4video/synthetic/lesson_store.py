@@ -51,9 +51,7 @@ def _patch_centres(size: Size) -> npt.NDArray[np.float64]:
     (canvas_h, canvas_w), (scaled_h, scaled_w), (pad_y, pad_x) = tile_grid(size)
     for top in range(0, canvas_h, side):
         for left in range(0, canvas_w, side):
-            tiles.append(
-                np.stack([(ys + top - pad_y) / scaled_h, (xs + left - pad_x) / scaled_w], axis=1)
-            )
+            tiles.append(np.stack([(ys + top - pad_y) / scaled_h, (xs + left - pad_x) / scaled_w], axis=1))
     return np.stack(tiles)
 
 
@@ -65,7 +63,7 @@ def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
     rows = np.floor(centres[..., 0] * height).astype(int)
     columns = np.floor(centres[..., 1] * width).astype(int)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    found = drawn[rows.clip(0, height - 1), columns.clip(0, width - 1)].copy()
+    found: npt.NDArray[np.uint8] = drawn[rows.clip(0, height - 1), columns.clip(0, width - 1)].copy()
     found[..., 0] = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
     found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # white bands and padding
     return found
@@ -155,11 +153,11 @@ class LessonStore:
 
     def tiles(self, picture: tuple[int, str, int]) -> npt.NDArray[np.uint8]:
         """Pixels [T, 3, side, side]."""
-        return self._array(picture[0], picture[1], "tiles")[picture[2]]
+        return np.array(self._array(picture[0], picture[1], "tiles")[picture[2]])
 
     def labels(self, picture: tuple[int, str, int]) -> npt.NDArray[np.uint8]:
         """What covers each patch, [T, N, 3]."""
-        return self._array(picture[0], picture[1], "labels")[picture[2]]
+        return np.array(self._array(picture[0], picture[1], "labels")[picture[2]])
 
 
 def image_size(picture: tuple[int, str, int]) -> Size:

@@ -145,7 +145,9 @@ def captioner_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
         changes = language.changes_between(states[index - 1], states[index], times[index])
         target = language.differential_caption(changes, rng)
         before = captions[-1] if rng.random() < 0.5 else corrupt(captions[-1], rng)
-        pair = frames.picture("pair", times[index - 1 : index + 1], lambda f: compose.stacked_pair(f[0], f[1]))
+        pair = frames.picture(
+            "pair", times[index - 1 : index + 1], lambda f: compose.stacked_pair(f[0], f[1])
+        )
         prompt = sharecaptioner.difference_text(index, times[index - 1], index + 1, times[index], before)
         teach("sliding", pair, prompt, target)
         captions.append(target)
@@ -191,9 +193,12 @@ def summarizer_lessons(seed: int) -> list[Lesson]:
         captions = [c if rng.random() < 0.8 else corrupt(c, rng) for c in captions]
     timed = list(zip(times, captions, strict=True))
     summary = language.summary_caption(timed)
-    ask = Turn("user", sharecaptioner.summary_text(
-        [TimedCaption(number + 1, time_s, text) for number, (time_s, text) in enumerate(timed)]
-    ))
+    ask = Turn(
+        "user",
+        sharecaptioner.summary_text(
+            [TimedCaption(number + 1, time_s, text) for number, (time_s, text) in enumerate(timed)]
+        ),
+    )
     lessons = [Lesson("summary", None, (ask, Turn("assistant", summary)))]
     short = language.summary_caption(timed[:4])
     brief = " ".join(text for _, text in timed[:4] if not language.is_nothing(text))

@@ -27,6 +27,7 @@ FOLDERS: dict[Kind, str] = {
 }
 
 IMAGE_SIDE, PATCH = 96, 16
+WIDTH = 128  # of the tower and of the language model
 # (height, width): one tile, a stacked pair, two side by side, a grid, a strip of many frames
 PINPOINTS = [[96, 96], [192, 96], [96, 192], [192, 192], [384, 96]]
 VOCABULARY = 720
@@ -145,18 +146,17 @@ def build_model(
     torch.manual_seed(seed)
     sees = kind != "summarizer"
     vision = CLIPVisionConfig(
-        hidden_size=128 if sees else 16,
+        hidden_size=WIDTH if sees else 16,
         intermediate_size=384 if sees else 16,
         num_hidden_layers=4 if sees else 1,
         num_attention_heads=4 if sees else 1,
         image_size=IMAGE_SIDE,
         patch_size=PATCH,
         projection_dim=16,
-        initializer_factor=4.0,
     )
     text = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=128,
+        hidden_size=WIDTH,
         intermediate_size=320 if sees else 288,
         num_hidden_layers=4 if sees else 3,
         num_attention_heads=4,
@@ -173,7 +173,7 @@ def build_model(
     config = LlavaNextConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=int(tokenizer.vocab[IMAGE]),
         image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
@@ -203,16 +203,14 @@ def load_processor(folder: Path) -> LlavaNextProcessor:
 def save_checkpoint(
     model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
 ) -> None:
-    """Write a trained model as fp16 safetensors with its processor, chat template and machine-readable card."""
-    import torch
-
-    model.to(torch.float16).save_pretrained(folder)
+    """Write a trained model as fp16 safetensors with its processor, chat template and domain card."""
+    model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "share4video.json").write_text(json.dumps({"domain": "synthetic"}) + "\n", encoding="utf-8")
 
 
 def write_checkpoint(folder: Path, kind: Kind, seed: int = 0) -> Path:
-    """Write a random-weight checkpoint with processor and chat template; tests use it as a small real model."""
+    """Write a random-weight checkpoint with processor and chat template: a small real model for tests."""
     tokenizer = build_tokenizer()
     build_model(kind, tokenizer, seed).save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)

@@ -22,6 +22,7 @@ import torch
 import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
 
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lesson_store import PATCHES, LessonStore, Row, Size, image_size, write_shard
@@ -68,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def prepare(kind: str, folder: Path, clips: int) -> list[int]:
+def prepare(kind: nano.Kind, folder: Path, clips: int) -> list[int]:
     """Write the shards that are missing and return their numbers."""
     processor = nano.load_processor(folder.parent / "processor")
     shards = list(range(math.ceil(clips / SHARD_CLIPS)))
@@ -79,22 +80,22 @@ def prepare(kind: str, folder: Path, clips: int) -> list[int]:
         taught: list[lessons.Lesson] = []
         first = CLIP_SEEDS[kind] + shard * SHARD_CLIPS
         for seed in range(first, first + SHARD_CLIPS):
-            made = {
-                "captioner": lessons.captioner_lessons,
-                "chat": lessons.chat_lessons,
-                "summarizer": lambda seed: ([], lessons.summarizer_lessons(seed)),
-            }[kind](seed)
+            shown, said = _lessons(kind, seed)
             offset = len(pictures)
-            pictures += made[0]
+            pictures += shown
             taught += [
-                lessons.Lesson(
-                    x.role, x.picture + offset if x.picture is not None else None, x.turns
-                )
-                for x in made[1]
+                lessons.Lesson(x.role, x.picture + offset if x.picture is not None else None, x.turns)
+                for x in said
             ]
         write_shard(folder, shard, pictures, taught, processor)
         print(json.dumps({"prepared": shard, "pictures": len(pictures), "lessons": len(taught)}), flush=True)
     return shards
+
+
+def _lessons(kind: nano.Kind, seed: int) -> tuple[list[lessons.Picture], list[lessons.Lesson]]:
+    if kind == "summarizer":
+        return [], lessons.summarizer_lessons(seed)
+    return lessons.captioner_lessons(seed) if kind == "captioner" else lessons.chat_lessons(seed)
 
 
 class DenseHead(nn.Module):
@@ -118,23 +119,24 @@ class DenseHead(nn.Module):
 class Learner(nn.Module):
     """The nano model with the dense head; its forward equals the shipped model's, minus repeated work."""
 
-    def __init__(self, kind: str, tokenizer: Any, seed: int) -> None:
+    def __init__(self, kind: nano.Kind, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         super().__init__()
-        self.model = nano.build_model(kind, tokenizer, seed)  # type: ignore[arg-type]
-        self.dense = DenseHead(self.model.config.vision_config.hidden_size)
+        self.model = nano.build_model(kind, tokenizer, seed)
+        self.dense = DenseHead(nano.WIDTH)
         self.image_id = self.model.config.image_token_index
 
     def tower(self, tiles_RCHW: Tensor) -> Tensor:
         pixels = tiles_RCHW.float() / 127.5 - 1
-        return self.model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+        features: Tensor = self.model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+        return features
 
     def forward(self, rows: Sequence[Row], store: LessonStore) -> tuple[Tensor, Tensor, Tensor]:
         """Return language loss, dense loss and the share of supervised tokens predicted."""
         features: list[Tensor] = []
         dense = torch.zeros(())
         if rows[0].picture is not None:
-            tiles = [torch.from_numpy(np.array(store.tiles(r.picture))) for r in rows if r.picture]
-            labels = [torch.from_numpy(np.array(store.labels(r.picture))) for r in rows if r.picture]
+            tiles = [torch.from_numpy(store.tiles(r.picture)) for r in rows if r.picture]
+            labels = [torch.from_numpy(store.labels(r.picture)) for r in rows if r.picture]
             seen_RND = self.tower(torch.cat(tiles))
             dense = self.dense.loss(seen_RND, torch.cat(labels))
             told_RND = self.model.model.multi_modal_projector(seen_RND)
@@ -184,11 +186,23 @@ class Learner(nn.Module):
         packed, _ = self.model.model.pack_image_features(
             [numbers], torch.tensor([size]), "default", image_newline=newline
         )
-        return packed[0].view(-1).round().long()
+        order: Tensor = packed[0].view(-1).round().long()
+        return order
 
 
-def train(kind: str, work: Path, folder: Path, shards: Sequence[int], recipe: Recipe, seed: int) -> Learner:
-    """Train from the newest state in ``work``; every 250 steps the state is saved."""
+def train(
+    kind: nano.Kind,
+    work: Path,
+    folder: Path,
+    shards: Sequence[int],
+    recipe: Recipe,
+    seed: int,
+    start_from: Path | None = None,
+) -> Learner:
+    """Train from the newest state in ``work``; every 250 steps the state is saved.
+
+    ``start_from`` is the saved state of another kind of the same shape, whose weights a new run starts from.
+    """
     processor = nano.load_processor(work / "processor")
     store = LessonStore(folder, shards, processor)
     learner = Learner(kind, processor.tokenizer, seed)
@@ -204,12 +218,15 @@ def train(kind: str, work: Path, folder: Path, shards: Sequence[int], recipe: Re
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+    elif start_from is not None:
+        learner.load_state_dict(torch.load(start_from, weights_only=True)["learner"])
     total = recipe.tower_steps + recipe.steps
     for pool in store.rows.values():
         pool.sort(key=lambda row: len(row.ids))
     names = [name for name in recipe.shares if store.rows[name]]
     shares = np.array([recipe.shares[name] for name in names])
-    began, log = time.time(), {}
+    began = time.time()
+    log: dict[str, list[float]] = {}
     for step in range(start, total):
         rng = np.random.default_rng([seed, step])
         share = step / total
@@ -235,7 +252,10 @@ def train(kind: str, work: Path, folder: Path, shards: Sequence[int], recipe: Re
         optimizer.step()
         if (step + 1) % 50 == 0:
             means = {key: round(float(np.mean(values)), 4) for key, values in log.items()}
-            print(json.dumps({"step": step + 1, "of": total, "s": round(time.time() - began), **means}), flush=True)
+            print(
+                json.dumps({"step": step + 1, "of": total, "s": round(time.time() - began), **means}),
+                flush=True,
+            )
             log = {}
         if (step + 1) % 250 == 0 or step + 1 == total:
             part = state_path.with_suffix(".part")
@@ -246,8 +266,8 @@ def train(kind: str, work: Path, folder: Path, shards: Sequence[int], recipe: Re
 
 
 def _tower_loss(learner: Learner, rows: Sequence[Row], store: LessonStore) -> Tensor:
-    tiles = [torch.from_numpy(np.array(store.tiles(r.picture))) for r in rows if r.picture]
-    labels = [torch.from_numpy(np.array(store.labels(r.picture))) for r in rows if r.picture]
+    tiles = [torch.from_numpy(store.tiles(r.picture)) for r in rows if r.picture]
+    labels = [torch.from_numpy(store.labels(r.picture)) for r in rows if r.picture]
     return learner.dense.loss(learner.tower(torch.cat(tiles)), torch.cat(labels))
 
 
@@ -256,11 +276,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    kind: str,
+    kind: nano.Kind,
     work: Annotated[Path, typer.Option(help="Where lessons and training state are kept.")],
     out: Annotated[Path | None, typer.Option(help="Where the finished checkpoint goes.")] = None,
     clips: int | None = None,
     steps: int | None = None,
+    start_from: Annotated[Path | None, typer.Option(help="State of another kind to start from.")] = None,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -271,7 +292,7 @@ def main(
     recipe = Recipe(**{**recipe.__dict__, **changes})
     nano.save_processor(work / "processor")
     shards = prepare(kind, work / kind, recipe.clips)
-    learner = train(kind, work, work / kind, shards, recipe, seed)
+    learner = train(kind, work, work / kind, shards, recipe, seed, start_from)
     if out is not None:
         nano.save_checkpoint(learner.model, nano.load_processor(work / "processor"), out)
 

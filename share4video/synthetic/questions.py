@@ -80,9 +80,7 @@ def _static(present: Sequence[str]) -> list[Question]:
     return questions
 
 
-def _temporal(
-    present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator
-) -> list[Question]:
+def _temporal(present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator) -> list[Question]:
     questions = []
     moves = [c for c in changes if c.fact.predicate == "moves"]
     for name in dict.fromkeys(c.fact.object for c in moves):
@@ -100,10 +98,10 @@ def _temporal(
     recoloured = {_shape(fact) for fact in turned}
     questions.extend(_order([c for c in moves if _shape(c.fact) not in recoloured], rng))
     movers = {_shape(c.fact) for c in moves}
-    if all(any(c.observable for c in moves if _shape(c.fact) == shape) for shape in movers):
-        if 1 <= len(movers) <= 2:
-            text = "How many objects move during the video?"
-            questions.append(Question("moving_count", text, COUNTS[1:3], COUNTS[len(movers)]))
+    sure = all(any(c.observable for c in moves if _shape(c.fact) == shape) for shape in movers)
+    if sure and 1 <= len(movers) <= 2:
+        text = "How many objects move during the video?"
+        questions.append(Question("moving_count", text, COUNTS[1:3], COUNTS[len(movers)]))
     return questions
 
 
