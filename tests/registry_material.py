@@ -41,7 +41,13 @@ def publish_evaluation(
         for i in range(asked)
     )
     results = Results(
-        protocol=PROTOCOL, model=str(model), questions=questions, clips="c", image=True, answers=answers
+        protocol=PROTOCOL,
+        model=str(model),
+        questions=questions,
+        clips="c",
+        frames=16,
+        image=True,
+        answers=answers,
     )
     output = ShardSet(
         store, "evaluate", "1", inputs=[questions], config=EvaluateConfig(), identity={"model": str(model)}

@@ -97,7 +97,7 @@ def decide(candidate: Results, reference: Results, config: GateConfig) -> GateDe
 
 
 def _check_comparable(candidate: Results, reference: Results) -> None:
-    asked = ("protocol", "questions", "clips")
+    asked = ("protocol", "questions", "clips", "frames")
     differing = [name for name in asked if getattr(candidate, name) != getattr(reference, name)]
     if differing:
         raise UserError(

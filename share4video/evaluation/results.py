@@ -60,6 +60,7 @@ class Results(BaseModel):
         model: model and revision, never an address.
         questions: hash of the questions that were asked.
         clips: hash of the videos they were asked about.
+        frames: how many of each were shown.
         image: False for the text-only control.
     """
 
@@ -68,6 +69,7 @@ class Results(BaseModel):
     model: str
     questions: str
     clips: str
+    frames: int
     image: bool
     answers: tuple[Answer, ...]
     failures: tuple[Failure, ...] = ()
@@ -75,7 +77,7 @@ class Results(BaseModel):
     @property
     def benchmark(self) -> str:
         """Name what was asked: results of one benchmark compare question by question."""
-        asked = [self.protocol, self.questions, self.clips]
+        asked = [self.protocol, self.questions, self.clips, self.frames]
         return hashlib.sha256(canonical_json(asked)).hexdigest()[:_BENCHMARK_DIGITS]
 
     @property

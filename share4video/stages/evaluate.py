@@ -119,6 +119,7 @@ def run_stage(
                 results = Results(
                     protocol=PROTOCOL,
                     model=model,
+                    frames=config.frames,
                     image=image,
                     answers=tuple(sorted(chain(*(s.answers for s in shards)), key=lambda a: a.question_id)),
                     failures=tuple(sorted(chain(*(s.failures for s in shards)), key=lambda f: f.question_id)),

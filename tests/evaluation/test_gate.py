@@ -28,8 +28,8 @@ def results(right: dict[str, list[bool]], model: str = "m@1", **changes: object)
         for task in sorted(right)
         for i, good in enumerate(right[task])
     )
-    fields = {"protocol": PROTOCOL, "questions": "q", "clips": "c", "image": True, "answers": answers}
-    return Results.model_validate({**fields, "model": model, **changes})
+    fields = {"protocol": PROTOCOL, "questions": "q", "clips": "c", "frames": 16, "image": True}
+    return Results.model_validate({**fields, "answers": answers, "model": model, **changes})
 
 
 def share(right: int, of: int) -> list[bool]:
@@ -103,11 +103,15 @@ def test_questions_one_of_them_did_not_answer_are_left_out() -> None:
     assert decision.overall.candidate == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("field", ["protocol", "questions", "clips"])
-def test_evaluations_of_other_things_do_not_compare(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "other"), [("protocol", "p"), ("questions", "r"), ("clips", "d"), ("frames", 8)]
+)
+def test_evaluations_of_other_things_do_not_compare(field: str, other: object) -> None:
     one = results({"order": share(5, 30)})
+    two = results({"order": share(5, 30)}, **{field: other})
+    assert one.benchmark != two.benchmark
     with pytest.raises(UserError, match=f"differ in their {field}"):
-        decide(one, results({"order": share(5, 30)}, **{field: "other"}), CONFIG)
+        decide(one, two, CONFIG)
 
 
 def test_a_control_is_no_evaluation() -> None:
