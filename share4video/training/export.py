@@ -60,6 +60,8 @@ def export_checkpoint(peft_model: Any, base: Path, target: Path, config: TrainCo
 
 def _cast(name: str, tensor: torch.Tensor, dtype: torch.dtype, precision: str) -> torch.Tensor:
     cast = tensor.detach().to("cpu", dtype).contiguous()
+    if cast.untyped_storage().nbytes() != cast.nbytes:  # a view into DeepSpeed's flat buffer
+        cast = cast.clone()
     if not bool(torch.isfinite(cast).all()):
         raise UserError(
             f"the trained weight {name} is not finite in {precision}",

@@ -19,7 +19,8 @@ _TOWER_LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 def attach_lora(model: Any, config: TrainConfig) -> Any:
     """Return ``model`` with LoRA on its language model, and the parts that are trained whole unfrozen.
 
-    Trained weights are held in float32 whatever the frozen ones are: a step of 2e-6 is lost in bfloat16.
+    Trained weights are held in float32 whatever the frozen ones are: a step of 2e-6 is lost in bfloat16. A
+    part that is trained is held so whole, since one module does not take two types.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -31,14 +32,13 @@ def attach_lora(model: Any, config: TrainConfig) -> Any:
     )
     peft_model = get_peft_model(model, lora)
     used_layers = _used_tower_layers(model.config)
+    rates = _rates(config)
     for name, parameter in peft_model.named_parameters():
         part = part_of(name)
-        if part == "projector":
-            parameter.requires_grad = config.lr_projector > 0
-        elif part == "tower":
-            parameter.requires_grad = config.lr_tower > 0 and _is_used(name, used_layers)
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+        if part is None or rates[part] == 0:
+            continue
+        parameter.data = parameter.data.float()
+        parameter.requires_grad = part != "tower" or _is_used(name, used_layers)
     return peft_model
 
 
@@ -48,7 +48,7 @@ def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: a trainable parameter belongs to no part.
     """
-    rates = {"language": config.lr_language, "projector": config.lr_projector, "tower": config.lr_tower}
+    rates = _rates(config)
     members: dict[str, list[Any]] = {part: [] for part in rates}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -72,6 +72,10 @@ def part_of(name: str) -> str | None:
     if ".vision_tower." in name:
         return "tower"
     return None
+
+
+def _rates(config: TrainConfig) -> dict[str, float]:
+    return {"language": config.lr_language, "projector": config.lr_projector, "tower": config.lr_tower}
 
 
 def _used_tower_layers(config: Any) -> int:

@@ -8,6 +8,7 @@ opened, MLflow.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def training_run(
     from mlflow.exceptions import MlflowException
 
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SYSTEM_METRICS_INTERVAL_S)
-    mlflow.config.enable_async_logging(False)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     run_id = os.environ.get("MLFLOW_RUN_ID") or _unfinished_run(mlflow, key)
     try:
         with mlflow.start_run(run_id=run_id, run_name=f"train-{key[:8]}", log_system_metrics=True):
