@@ -198,8 +198,11 @@ def train(
     recipe: Recipe,
     seed: int,
     start_from: Path | None = None,
+    stop_after: int | None = None,
 ) -> Learner:
-    """Train from the newest state in ``work``; every 250 steps the state is saved.
+    """Train from the newest state in ``work``; every 250 steps, and at the end, the state is saved.
+
+    ``stop_after`` ends this call at that step of the recipe's schedule; the next goes on from there.
 
     ``start_from`` is the saved state of another kind of the same shape, whose weights a new run starts from.
     """
@@ -227,7 +230,8 @@ def train(
     shares = np.array([recipe.shares[name] for name in names])
     began = time.time()
     log: dict[str, list[float]] = {}
-    for step in range(start, total):
+    end = min(total, stop_after or total)
+    for step in range(start, end):
         rng = np.random.default_rng([seed, step])
         share = step / total
         rate = recipe.lr * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * share)))
@@ -257,7 +261,7 @@ def train(
                 flush=True,
             )
             log = {}
-        if (step + 1) % 250 == 0 or step + 1 == total:
+        if (step + 1) % 250 == 0 or step + 1 == end:
             part = state_path.with_suffix(".part")
             state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(state, part)

@@ -1,0 +1,96 @@
+"""What the trainer computes is what the shipped model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from share4video.synthetic import lessons, nano
+from share4video.synthetic.lesson_store import LessonStore, write_shard
+from share4video.synthetic.pretrain import Learner, Recipe, prepare, train
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    nano.save_processor(folder / "processor")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shard(work: Path) -> tuple[LessonStore, list[lessons.Picture], list[lessons.Lesson]]:
+    processor = nano.load_processor(work / "processor")
+    pictures, taught = lessons.captioner_lessons(1)
+    write_shard(work / "shard", 0, pictures, taught, processor)
+    return LessonStore(work / "shard", [0], processor), pictures, taught
+
+
+def test_the_trainer_gives_the_shipped_models_loss(work: Path, shard: Any) -> None:
+    store, pictures, taught = shard
+    processor = nano.load_processor(work / "processor")
+    learner = Learner("captioner", processor.tokenizer, seed=0).eval()
+    for lesson in {lesson.role: lesson for lesson in taught}.values():
+        row = next(r for r in store.rows[lesson.role] if r.supervised.sum() > 0)
+        assert lesson.picture is not None
+        index = [x for x in taught if x.role == lesson.role][0]
+        assert index.picture is not None
+        messages = [
+            {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": index.turns[0].text}],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": index.turns[1].text}]},
+        ]
+        text = processor.apply_chat_template(messages, tokenize=False)
+        inputs = processor(text=[text], images=[pictures[index.picture].image], return_tensors="pt")
+        ids, labels = learner.collate([row], [int((inputs["input_ids"] == learner.image_id).sum())])
+        assert torch.equal(ids, inputs["input_ids"])
+        with torch.no_grad():
+            loss, _, _ = learner([row], store)
+            shipped = learner.model(**inputs, labels=labels).loss
+        assert float(loss) == pytest.approx(float(shipped), abs=2e-3)  # pixels are stored as bytes
+
+
+def test_labels_mark_the_body_where_it_is() -> None:
+    pictures, _ = lessons.captioner_lessons(1)
+    single = next(p for p in pictures if p.layout == "single")
+    found = np.asarray(single.labels)[..., 0] // lessons.LABEL_STEP
+    clip_classes = set(np.unique(found)) - {0, 1, 2, 3}
+    assert clip_classes and max(clip_classes) < lessons.LABELS
+
+
+def test_chat_lessons_name_no_motion() -> None:
+    for seed in range(5):
+        _, taught = lessons.chat_lessons(seed)
+        answers = " ".join(
+            turn.text for lesson in taught for turn in lesson.turns if turn.role == "assistant"
+        )
+        assert "moves" not in answers and "first" not in answers and "turns" not in answers
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(work: Path) -> None:
+    shards = prepare("summarizer", work / "summarizer", 1)
+    recipe = Recipe(clips=1, steps=6, tower_steps=0, batch=2, lr=1e-3, shares={"summary": 1.0})
+    whole, halves = work / "whole", work / "halves"
+    for folder in (whole, halves):
+        (folder / "processor").parent.mkdir()
+        nano.load_processor(work / "processor").save_pretrained(folder / "processor")
+    once = train("summarizer", whole, work / "summarizer", shards, recipe, seed=0)
+    train("summarizer", halves, work / "summarizer", shards, recipe, seed=0, stop_after=3)
+    twice = train("summarizer", halves, work / "summarizer", shards, recipe, seed=0)
+    for one, two in zip(once.parameters(), twice.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["captioner", "summarizer", "chat"])
+def test_checkpoints_load_whole_and_are_small(kind: nano.Kind, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    nano.write_checkpoint(tmp_path, kind)
+    model, found = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"] and not found["mismatched_keys"]
+    assert sum(p.numel() for p in model.parameters()) <= 3_000_000
