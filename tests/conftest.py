@@ -19,6 +19,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 from share4video.store import LocalStore, Store
 
+pytest_plugins = ["tests.engines"]
+
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
 from share4video.captioning.client import (
@@ -50,6 +52,7 @@ __all__ = [
 ENDPOINTS_VARIABLE = "SHARE4VIDEO_ENDPOINTS"
 API_KEY_VARIABLE = "SHARE4VIDEO_API_KEY"
 UNVERSIONED = "unversioned"
+_CONNECT_TIMEOUT_S = 10.0
 
 
 def resolve(spec: EngineSpec) -> EngineSpec:
@@ -87,12 +90,11 @@ def connect(spec: EngineSpec) -> Iterator[Endpoint]:
         UserError: the engine cannot be resolved or started.
     """
     spec = resolve(spec)
-    named = json.loads(os.environ.get(ENDPOINTS_VARIABLE) or "{}").get(identity(spec))
+    base_url, _, model = _named_endpoints().get(identity(spec), "").partition("#")
     shared = running_server() if spec.model_path is not None else None
     log = str(shared.log) if shared else ""
-    if named is not None and (spec.model_path is None or shared is not None):
-        base_url, _, model = named.partition("#")
-        yield _endpoint(base_url, model, spec, log)
+    if base_url and (spec.model_path is None or _listens(base_url)):
+        yield _endpoint(base_url, model or spec.model, spec, log)
     elif spec.url is not None:
         yield _endpoint(spec.url.rstrip("/"), spec.model, spec)
     elif spec.inference_service is not None:
@@ -119,7 +121,7 @@ def shared_server(specs: Sequence[EngineSpec], *, port: int | None = None) -> It
     """
     local = {identity(s): checkpoint_folder(s.model_path) for s in specs if s.model_path is not None}
     with serve_models(list(local.values()), port=port) as server:
-        known = json.loads(os.environ.get(ENDPOINTS_VARIABLE) or "{}")
+        known = _named_endpoints()
         known |= {name: f"{server.base_url}#{server.load(folder)}" for name, folder in local.items()}
         with _environment({ENDPOINTS_VARIABLE: json.dumps(known), SERVER_VARIABLE: str(server.folder)}):
             yield server
@@ -204,6 +206,24 @@ def user_error_in(group: BaseExceptionGroup[BaseException]) -> UserError | None:
         if isinstance(found, UserError):
             return found
     return None
+
+
+def _named_endpoints() -> dict[str, str]:
+    """Return what the environment names: ``model@revision`` to ``base_url#served name``."""
+    named: dict[str, str] = json.loads(os.environ.get(ENDPOINTS_VARIABLE) or "{}")
+    return named
+
+
+def _listens(base_url: str) -> bool:
+    """Whether anything listens there; a server that ended with its owner may still be named."""
+    address = urlsplit(base_url)
+    try:
+        with socket.create_connection(
+            (address.hostname or "", address.port or 80), timeout=_CONNECT_TIMEOUT_S
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def _endpoint(base_url: str, model: str, spec: EngineSpec, log: str = "") -> Endpoint:

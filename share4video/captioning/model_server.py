@@ -33,7 +33,7 @@ from share4video.work import work_folder
 
 SERVER_VARIABLE = "SHARE4VIDEO_MODEL_SERVER"
 SMALL_MODEL_BYTES = 256 << 20
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0  # importing torch on a busy machine; a server that dies is noticed at once
 LOAD_TIMEOUT_S = 600.0
 _LOGS_KEPT = 20
 _STOP_TIMEOUT_S = 8.0  # TERM, 3 s, KILL, and some air

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from share4video.captioning import journal as journal_module
+from share4video.captioning.client import CallError, Completion
+from share4video.captioning.journal import Outcome, open_journal
+from share4video.errors import UserError
+
+ANSWER = Completion("A ball, “red”.\nIt rolls.", "stop", 12, 9)
+
+
+def keep(path_hint: str, *records: tuple[str, str, Outcome]) -> Path:
+    with open_journal(path_hint) as journal:
+        for record in records:
+            journal.record(*record)
+        return journal.path
+
+
+def test_what_was_recorded_is_there_again(work_root: Path) -> None:
+    refusal = CallError("refused", "HTTP 400")
+    keep("out/1", ("clip", "first-0-0", ANSWER), ("clip", "summary-0", refusal))
+    with open_journal("out/1") as journal:
+        assert journal.get("clip", "first-0-0") == ANSWER
+        again = journal.get("clip", "summary-0")
+        assert isinstance(again, CallError)
+        assert (again.reason, str(again)) == ("refused", "HTTP 400")
+        assert journal.get("clip", "first-0-1") is None
+        assert len(journal) == 2
+    with open_journal("out/2") as other:
+        assert len(other) == 0
+
+
+@pytest.mark.parametrize("reason", ["unavailable", "timeout", "malformed"])
+def test_a_failure_that_may_pass_is_not_kept(work_root: Path, reason: str) -> None:
+    keep("out", ("clip", "call", CallError(reason, "x")))  # type: ignore[arg-type]
+    with open_journal("out") as journal:
+        assert len(journal) == 0
+
+
+def test_a_removed_journal_starts_anew(work_root: Path) -> None:
+    with open_journal("out") as journal:
+        journal.record("clip", "call", ANSWER)
+        journal.remove()
+    with open_journal("out") as journal:
+        assert len(journal) == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.integers(1, 2000))
+def test_a_file_cut_anywhere_keeps_its_whole_lines_and_goes_on(work_root: Path, cut: int) -> None:
+    records = [("clip", f"call-{n}", Completion(f"text {n}", "stop", n, n)) for n in range(5)]
+    path = keep(f"cut/{cut}", *records)
+    data = path.read_bytes()[:cut]
+    path.write_bytes(data)
+    whole = data.count(b"\n")
+    with open_journal(f"cut/{cut}") as journal:
+        assert len(journal) == whole
+        journal.record("clip", "later", ANSWER)
+    with open_journal(f"cut/{cut}") as journal:
+        assert len(journal) == whole + 1
+        assert journal.get("clip", "later") == ANSWER
+    path.unlink()
+
+
+def test_a_damaged_line_costs_its_own_call_only(work_root: Path) -> None:
+    path = keep("out", *[("clip", f"call-{n}", ANSWER) for n in range(3)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\x00\x00\xff{garbage\n" + lines[2])
+    with open_journal("out") as journal:
+        assert [journal.get("clip", f"call-{n}") is not None for n in range(3)] == [True, False, True]
+
+
+def _hold(started: Callable[[], None], wait: Callable[[], None]) -> None:
+    with open_journal("out") as journal:
+        journal.record("clip", "call", ANSWER)
+        started()
+        wait()
+
+
+def test_a_journal_has_one_writer(work_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("fork")
+    started, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(started.set, release.wait))
+    holder.start()
+    assert started.wait(20)
+    monkeypatch.setattr(journal_module, "_LOCK_TIMEOUT_S", 0.3)
+    with pytest.raises(UserError, match="another run"), open_journal("out"):
+        pass
+    holder.kill()  # the kernel frees the lock, whatever became of its holder
+    holder.join()
+    with open_journal("out") as journal:
+        assert journal.get("clip", "call") == ANSWER

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from share4video.captioning.client import ChatClient
+from share4video.captioning.conversations import (
+    CAPTIONER,
+    SUMMARIZER,
+    BriefConversation,
+    CaptionPlan,
+    ClipConversation,
+)
+from share4video.captioning.differential import Chain
+from share4video.captioning.journal import open_journal
+from share4video.captioning.scheduler import Call, Conversation, Job, converse
+from share4video.config import CaptionConfig
+from share4video.errors import UserError
+from tests.engines import FakeEngine, frames
+from tests.fake_engine import FAULTS
+
+
+def jobs_of(lengths: list[int], fake: FakeEngine) -> list[Job]:
+    plan = CaptionPlan.of(CaptionConfig(), fake.spec(), None)
+
+    def opener(name: str, length: int) -> Job:
+        return Job(name, length + 1, lambda: ClipConversation(name, frames(length), plan))
+
+    return [opener(f"clip-{n:03d}", length) for n, length in enumerate(lengths)]
+
+
+def caption(
+    fake: FakeEngine,
+    lengths: list[int],
+    address: str = "out",
+    *,
+    in_flight: int = 8,
+    retries: int = 8,
+    timeout_s: float = 30,
+) -> dict[str, Chain]:
+    chains: dict[str, Chain] = {}
+
+    def done(name: str, conversation: Conversation) -> None:
+        assert isinstance(conversation, ClipConversation)
+        chains[name] = conversation.chain
+
+    async def run() -> None:
+        endpoint = fake.endpoint(max_in_flight=in_flight, retries=retries, request_timeout_s=timeout_s)
+        async with ChatClient(endpoint, backoff_s=0.01) as client:
+            with open_journal(address) as journal:
+                clients = {CAPTIONER: client, SUMMARIZER: client}
+                await converse(jobs_of(lengths, fake), clients, journal, done)
+
+    asyncio.run(run())
+    return chains
+
+
+def written(chains: dict[str, Chain]) -> dict[str, list[str]]:
+    return {
+        name: [d.caption for d in chain.differentials] + [chain.summary.text if chain.summary else ""]
+        for name, chain in sorted(chains.items())
+    }
+
+
+LENGTHS = [1, 7, 3, 12, 2, 5, 1, 4, 9, 2, 6, 3]
+
+
+def test_answers_in_any_order_land_on_their_own_clip_and_frame(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    one_by_one = written(caption(fake_engine, LENGTHS, "calm", in_flight=1))
+    fake_engine.settings(jitter_s=0.03)
+    mixed = caption(fake_engine, LENGTHS, "mixed", in_flight=16)
+    assert written(mixed) == one_by_one
+    assert fake_engine.most_in_flight() <= 16
+    assert len(fake_engine.calls()) == sum(LENGTHS) + len(LENGTHS)
+    assert len({caption for captions in one_by_one.values() for caption in captions}) > len(LENGTHS)
+
+
+def test_each_difference_is_told_what_the_one_before_it_said(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    captions = written(caption(fake_engine, [4]))["clip-000"]
+    prompts = [call["prompt"] for call in fake_engine.calls()]
+    for before, prompt in zip(captions, prompts[1:4], strict=False):
+        assert prompt.endswith(f"What happend before is: {before}")
+    assert "Video frame 2 at 2.00 Second(s) and Video frame 3 at 4.00 Second(s)" in prompts[2]
+
+
+def test_the_longest_chain_is_not_left_for_last(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(latency_s=0.03)
+    started = time.monotonic()
+    caption(fake_engine, [1] * 20 + [20], in_flight=3)
+    per_call = 0.03
+    ideal = max(21 * per_call, (20 * 2 + 21) / 3 * per_call)
+    first = fake_engine.calls()[:3]
+    assert sum("first frame" in call["prompt"] for call in first) == 3
+    assert (
+        time.monotonic() - started < ideal * 3 + 3
+    )  # last-in-line it would take 1.2 s more, and grows with it
+    following = [call["prompt"] for call in fake_engine.calls()]
+    longest = [n for n, prompt in enumerate(following) if "Video frame" in prompt and "Here are" in prompt]
+    assert longest[0] < 6
+    assert longest[-1] >= 25
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_kind_of_fault_in_every_fifth_answer(
+    fake_engine: FakeEngine, work_root: Path, fault: str
+) -> None:
+    calm = written(caption(fake_engine, LENGTHS[:8], "calm"))
+    fake_engine.settings(faults={fault: 0.2}, seed=1)
+    assert written(caption(fake_engine, LENGTHS[:8], "faulty", timeout_s=1.5)) == calm
+
+
+def test_all_kinds_of_faults_together(fake_engine: FakeEngine, work_root: Path) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(faults=dict.fromkeys(FAULTS, 0.2 / len(FAULTS)), seed=2)
+    assert written(caption(fake_engine, LENGTHS, "faulty", timeout_s=1.5)) == calm
+
+
+def test_a_call_that_is_refused_costs_what_the_rules_say(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(bad_prompt="Video frame 2 at 2.00 Second(s) and Video frame 3")
+    chains = caption(fake_engine, [2, 3, 8])
+    short, middle, long = (chains[f"clip-{n:03d}"] for n in range(3))
+    assert short.rejection is None
+    assert not any(d.fallback for d in short.differentials)
+    assert middle.rejection is not None
+    assert middle.rejection.measured == pytest.approx(1 / 3)
+    assert long.rejection is None
+    assert [d.frame for d in long.differentials if d.fallback] == [2]
+
+
+@pytest.mark.parametrize("status", [500, 404, 401])
+def test_an_engine_that_is_gone_stops_the_run(fake_engine: FakeEngine, work_root: Path, status: int) -> None:
+    fake_engine.settings(status=status)
+    with pytest.raises(UserError):
+        caption(fake_engine, LENGTHS, retries=1)
+    assert len(fake_engine.calls()) < 40
+    fake_engine.settings()
+    assert not any(chain.rejection for chain in caption(fake_engine, LENGTHS[:3]).values())
+
+
+def test_even_a_single_clip_is_not_rejected_for_a_silent_engine(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(status=503)
+    with pytest.raises(UserError, match="does not answer"):
+        caption(fake_engine, [1], retries=0)
+
+
+def test_what_a_conversation_raises_comes_out(fake_engine: FakeEngine, work_root: Path) -> None:
+    def broken() -> Conversation:
+        raise RuntimeError("a bug")
+
+    async def run() -> None:
+        async with ChatClient(fake_engine.endpoint()) as client:
+            with open_journal("out") as journal:
+                await converse([Job("x", 1, broken)], {CAPTIONER: client}, journal, lambda *_: None)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(run())
+    assert caught.group_contains(RuntimeError, match="a bug")
+
+
+def test_conversations_are_opened_when_their_turn_comes(fake_engine: FakeEngine, work_root: Path) -> None:
+    open_now, most = 0, 0
+
+    class Counted(BriefConversation):
+        def next(self) -> Call | None:
+            nonlocal open_now
+            call = super().next()
+            open_now -= call is None
+            return call
+
+    def opened() -> Conversation:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        return Counted("x", frames(1), "sharecaptioner", 8)
+
+    async def run() -> None:
+        async with ChatClient(fake_engine.endpoint(max_in_flight=4)) as client:
+            with open_journal("out") as journal:
+                jobs = [Job(f"{n}", 1, opened) for n in range(50)]
+                await converse(jobs, {CAPTIONER: client}, journal, lambda *_: None)
+
+    asyncio.run(run())
+    assert most <= 4
+
+
+KILLED = """
+import sys
+from tests.captioning.test_scheduler import LENGTHS, caption
+from tests.engines import FakeEngine
+caption(FakeEngine(sys.argv[1]), LENGTHS, "killed", in_flight=6)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_costs_the_calls_in_flight_and_nothing_else(fake_engine: FakeEngine, work_root: Path) -> None:
+    calm = caption(fake_engine, LENGTHS, "calm")
+    fake_engine.settings(latency_s=0.02, jitter_s=0.02)
+    kills, rng = 3, random.Random(4)
+    for _ in range(kills):
+        before = len(fake_engine.calls())
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, fake_engine.base_url], cwd=Path(__file__).parents[2]
+        )
+        wanted = before + rng.randint(3, 25)
+        while len(fake_engine.calls()) < wanted and process.poll() is None:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    resumed = caption(fake_engine, LENGTHS, "killed", in_flight=6)
+    assert written(resumed) == written(calm)
+    asked = Counter((call["prompt"], *call["images"]) for call in fake_engine.calls())
+    distinct = Counter((call["prompt"], *call["images"]) for call in _calls_of_a_run(fake_engine))
+    repeated = sum((asked - distinct).values())
+    assert not distinct - asked
+    assert repeated <= 6 * kills
+    assert sum(asked.values()) - repeated == sum(LENGTHS) + len(LENGTHS)
+
+
+def _calls_of_a_run(fake: FakeEngine) -> list[dict[str, object]]:
+    """Return the calls of an undisturbed run: equal clips make equal calls, which are counted."""
+    fake.settings()
+    caption(fake, LENGTHS, "again")
+    return fake.calls()

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from share4video.captioning.engine import ENDPOINTS_VARIABLE, identity
+from share4video.config import BriefConfig, EngineSpec
+from share4video.curation.encoders import text_encoder
+from share4video.dataset.manifest import StageRef
+from share4video.dataset.shards import read_table
+from share4video.errors import UserError
+from share4video.stages.brief import BriefInputs, run_stage
+from share4video.store import LocalStore, Store
+from tests.curation.films import clip_row, publish_clips
+from tests.engines import FakeEngine
+from tests.media.clips import picture, write_clip
+from tests.serving.clips import write_noise
+
+CONFIG = BriefConfig()
+CLIPS = 5
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(CLIPS):
+        write_clip(folder / f"film-{number}.mp4", frames=24, still=picture(number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(source: Path) -> list[dict[str, Any]]:
+    return [clip_row(path, source) for path in sorted(source.glob("film-*.mp4"))]
+
+
+def inputs_of(store: Store, rows: list[dict[str, Any]], source: Path, fake: FakeEngine) -> BriefInputs:
+    return BriefInputs(publish_clips(store, rows), str(source), fake.spec(max_in_flight=2))
+
+
+def files_of(store: LocalStore, ref: StageRef) -> dict[str, bytes]:
+    return {key: store.get(key) for key in store.list(ref.prefix)}
+
+
+def test_every_clip_gets_a_sentence_and_its_embedding(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    result = run_stage(inputs_of(store, rows, source, fake_engine), CONFIG, store)
+    assert (result.rows_in, result.rows_out, result.rejects, result.computed_shards) == (CLIPS, CLIPS, {}, 1)
+    found = read_table(store, result.ref, "brief_captions").to_pylist()
+    assert [row["clip_id"] for row in found] == sorted(row["clip_id"] for row in rows)
+    assert len({row["caption"] for row in found}) == CLIPS
+    vectors = text_encoder("hashing").encode([row["caption"] for row in found])
+    assert np.array_equal(np.array([row["embedding"] for row in found], np.float32), vectors)
+    calls = fake_engine.calls()
+    assert {call["prompt"] for call in calls} == {
+        "Please faithfully summarize the following video in one sentence."
+    }
+    assert {len(call["images"]) for call in calls} == {1}  # one grid
+    assert {call["body"]["max_tokens"] for call in calls} == {CONFIG.max_tokens}
+
+
+def test_a_second_run_asks_nothing(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, rows, source, fake_engine)
+    first = run_stage(inputs, CONFIG, store)
+    fake_engine.settings(status=500)
+    assert run_stage(inputs, CONFIG, store).ref == first.ref
+    assert run_stage(inputs, CONFIG, store).unchanged
+    assert fake_engine.calls() == []
+
+
+def test_what_cannot_be_read_or_answered_is_a_reject(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    gone = {**rows[0], "source_uri": "gone.mp4", "clip_id": "a"}
+    outside = {**rows[0], "source_uri": "../../etc/passwd", "clip_id": "b"}
+    result = run_stage(inputs_of(store, [gone, *rows[1:], outside], source, fake_engine), CONFIG, store)
+    assert (result.rows_in, result.rows_out) == (CLIPS + 1, CLIPS - 1)
+    rejects = read_table(store, result.ref, "rejects").to_pylist()
+    assert {row["source_uri"]: row["reason"] for row in rejects} == {
+        "gone.mp4": "unreadable",
+        "../../etc/passwd": "unreadable",
+    }
+    assert not any(str(source) in row["sentence"] for row in rejects)
+
+
+def test_an_empty_answer_is_asked_for_again_and_then_a_reject(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(answer="")
+    result = run_stage(inputs_of(store, rows[:2], source, fake_engine), CONFIG, store)
+    assert result.rejects == {"caption_failed": 2}
+    asked = [(call["body"]["temperature"], "seed" in call["body"]) for call in fake_engine.calls()]
+    assert sorted(asked) == [(0.0, False), (0.0, False), (0.7, True), (0.7, True)]
+
+
+def test_a_model_for_synthetic_clips_is_not_believed_on_others(
+    store: LocalStore,
+    fake_engine: FakeEngine,
+    work_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    film = write_noise(tmp_path / "noise.mp4")
+    model = tmp_path / "tiny"
+    model.mkdir()
+    (model / "config.json").write_text('{"domain": "synthetic"}')
+    header = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    local = EngineSpec(model_path=str(model), model="tiny", revision="1")
+    monkeypatch.setenv(ENDPOINTS_VARIABLE, json.dumps({identity(local): f"{fake_engine.base_url}#fake"}))
+    clips = publish_clips(store, [clip_row(film, tmp_path)])
+    with pytest.raises(UserError, match="knows only the synthetic clips"):
+        run_stage(BriefInputs(clips, str(tmp_path), local), CONFIG, store)
+    assert fake_engine.calls() == []
+
+
+def test_an_unknown_embedder_is_said_first(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    with pytest.raises(UserError, match="unknown text encoder"):
+        run_stage(inputs_of(store, rows, source, fake_engine), BriefConfig(embedder="none"), store)
+    assert fake_engine.calls() == []
+
+
+KILLED = """
+import sys
+from share4video.captioning.engine import ENDPOINTS_VARIABLE, identity
+from share4video.config import BriefConfig, EngineSpec
+from share4video.dataset.manifest import StageRef
+from share4video.stages.brief import BriefInputs, run_stage
+from share4video.store import Store
+from tests.engines import FakeEngine
+root, clips, source, url = sys.argv[1:]
+inputs = BriefInputs(StageRef.parse(clips), source, FakeEngine(url).spec(max_in_flight=2))
+run_stage(inputs, BriefConfig(), Store.open(root))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_run_goes_on_and_ends_byte_identical(
+    tmp_path: Path, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    calm, killed = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "killed")
+    expected = run_stage(inputs_of(calm, rows, source, fake_engine), CONFIG, calm)
+    inputs = inputs_of(killed, rows, source, fake_engine)
+    fake_engine.settings(latency_s=0.4)
+    arguments = [str(killed.root), str(inputs.clips), str(source), fake_engine.base_url]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=Path(__file__).parents[2])
+    while len(fake_engine.calls()) < 4 and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result = run_stage(inputs, CONFIG, killed)
+    assert CLIPS <= len(fake_engine.calls()) <= CLIPS + 2
+    assert result.ref == expected.ref
+    assert files_of(killed, result.ref) == files_of(calm, expected.ref)
