@@ -36,9 +36,9 @@ def test_the_trainer_gives_the_shipped_models_loss(work: Path, shard: Any) -> No
     for lesson in {lesson.role: lesson for lesson in taught}.values():
         row = next(r for r in store.rows[lesson.role] if r.supervised.sum() > 0)
         assert lesson.picture is not None
-        index = [x for x in taught if x.role == lesson.role][0]
+        index = next(x for x in taught if x.role == lesson.role)
         assert index.picture is not None
-        messages = [
+        messages: Any = [
             {
                 "role": "user",
                 "content": [{"type": "image"}, {"type": "text", "text": index.turns[0].text}],
@@ -91,6 +91,7 @@ def test_checkpoints_load_whole_and_are_small(kind: nano.Kind, tmp_path: Path) -
     from transformers import AutoModelForImageTextToText
 
     nano.write_checkpoint(tmp_path, kind)
-    model, found = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    model, found = loaded
     assert not found["missing_keys"] and not found["unexpected_keys"] and not found["mismatched_keys"]
     assert sum(p.numel() for p in model.parameters()) <= 3_000_000
