@@ -195,7 +195,9 @@ def test_a_training_that_is_asked_to_stop_saves_and_exits_as_told(
     assert train.run_stage(TrainInputs(samples, str(base)), CONFIG, store).metrics["steps"] == 6
 
 
-def test_samples_that_do_not_fit_are_rejects(trainable: tuple[LocalStore, StageRef], base: Path) -> None:
+def test_samples_that_do_not_fit_are_rejects(
+    trainable: tuple[LocalStore, StageRef], base: Path, tmp_path: Path
+) -> None:
     store, samples = trainable
     found = load_samples(store, samples, tmp_path / "samples")
     tokens, _ = tokenize(load_processor(base), [s for s in found if isinstance(s, Sample)], 4096)
