@@ -69,7 +69,7 @@ def demo(
         made = _make_clips(folder, clips, opened, view.handle)
         run = _run_flywheel(made, root, wanted, folder, view.handle)
         answer = _ask_champion(made, opened, view.handle)
-        report = _write_report(folder / "report.html", opened, run, view.handle)
+        report = _write_report(folder / "report.html", opened, run, made.truth, view.handle)
     console = Console()
     console.print(summary_table(opened, run, made.truth, answer))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
@@ -136,10 +136,12 @@ def _question(made: DemoSet) -> Question:
     return next((q for q in questions if TASK_GROUPS.get(q.task) == "temporal"), questions[0])
 
 
-def _write_report(path: Path, store: Store, run: LocalRun, emit: Emit) -> Path:
+def _write_report(path: Path, store: Store, run: LocalRun, truth: Path, emit: Emit) -> Path:
     from share4video.report import write_report
 
     with stage_task("report", store, emit=emit) as task:
-        write_report(store, {stage: StageRef.parse(ref) for stage, ref in run.refs.items()}, path)
+        refs = {stage: StageRef.parse(ref) for stage, ref in run.refs.items()}
+        unchanged = {stage for stage, event in run.finished.items() if event.reused}
+        write_report(store, refs, path, truth=truth, unchanged=unchanged)
         task.done(str(path))
     return path

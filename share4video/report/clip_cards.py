@@ -1,0 +1,252 @@
+"""The clips of a run, each as a strip of key frames with what was said of them; the most suspicious first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from share4video.dataset.manifest import load_manifest
+from share4video.dataset.shards import read_table
+from share4video.evaluation.captions import Counts, count_facts
+from share4video.report.funnel import say, told, without
+from share4video.report.pictures import Thumbnail, thumbnail
+from share4video.report.run_tables import RunTables, shortened
+from share4video.synthetic.caption_scores import predicted_facts, read_facts, truth_file
+from share4video.synthetic.language import Fact
+
+MAX_CLIPS = 40
+MAX_FRAMES = 24
+MAX_PICTURE_BYTES = 6 << 20  # of all data addresses together
+_MAX_REMARKS = 4  # facts missed, and facts wrong, below a thumbnail
+_MAX_CAPTION = 900  # characters below a thumbnail
+_ROUNDING_S = 1e-3
+_WHOLE_ROLES = ("summary", "fast", "brief", "recaption")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A key frame and its differential caption; ``kind`` is empty where it has none.
+
+    Attributes:
+        missed: facts the captions should have told by this frame and did not.
+        wrong: facts its caption tells that are not true.
+    """
+
+    time_s: float
+    place: float  # percent of the clip's span
+    similarity: float | None
+    picture: Thumbnail | None
+    kind: str = ""
+    fallback: bool = False
+    caption: str = ""
+    missed: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WholeCaption:
+    """A caption of the whole clip, and the checks it failed."""
+
+    role: str
+    text: str
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FactCheck:
+    """The differential captions held against the clip's truth."""
+
+    counts: Counts
+    missed: tuple[Fact, ...]
+    wrong: tuple[Fact, ...]
+    changes: tuple[float, ...]  # where something changes without doubt, in percent of the clip's span
+
+
+@dataclass(frozen=True)
+class ClipCard:
+    """One clip as the page shows it."""
+
+    clip_id: str
+    source: str
+    duration_s: float
+    size: str
+    frames: tuple[Frame, ...]
+    frames_left_out: int
+    captions: tuple[WholeCaption, ...]
+    flags: tuple[str, ...]
+    facts: FactCheck | None
+
+
+@dataclass(frozen=True)
+class ClipGallery:
+    """The clips that are shown; ``left_out`` more have fewer flags."""
+
+    cards: tuple[ClipCard, ...]
+    total: int
+
+    @property
+    def left_out(self) -> int:
+        return self.total - len(self.cards)
+
+
+def clip_gallery(tables: RunTables, truth: Path | None = None) -> ClipGallery:
+    """Return the clips with the most suspicious ones first: flagged captions, then facts missed or wrong.
+
+    At most `MAX_CLIPS` clips are shown, and no more than fit into `MAX_PICTURE_BYTES`.
+
+    Args:
+        truth: folder of the clips' truth; None where there is none.
+    """
+    clips, differentials, captions = tables.clips(), tables.differentials(), tables.captions()
+    checks = _fact_checks(clips, differentials, truth) if truth else {}
+    flagged = _flag_counts(differentials, captions)
+    order = sorted(
+        clips.select(["clip_id", "source_uri"]).to_pylist(),
+        key=lambda row: (-flagged[row["clip_id"]], -_mistakes(checks.get(row["clip_id"])), row["source_uri"]),
+    )
+    chosen = [row["clip_id"] for row in order[:MAX_CLIPS]]
+    rows = {row["clip_id"]: row for row in _only(clips, chosen).to_pylist()}
+    said = _by_clip(_only(differentials, chosen).sort_by("index"))
+    whole = _by_clip(_only(captions, chosen))
+    cards: list[ClipCard] = []
+    room = MAX_PICTURE_BYTES
+    frames = _key_frames(tables, chosen)
+    for clip_id in chosen:
+        card = _card(rows[clip_id], frames[clip_id], said[clip_id], whole[clip_id], checks.get(clip_id))
+        room -= sum(len(frame.picture.uri) for frame in card.frames if frame.picture)
+        if room < 0:
+            break
+        cards.append(card)
+    return ClipGallery(tuple(cards), clips.num_rows)
+
+
+def _card(
+    clip: Row,
+    frames: Sequence[_StoredFrame],
+    differentials: Sequence[Row],
+    captions: Sequence[Row],
+    facts: FactCheck | None,
+) -> ClipCard:
+    said = {row["index"]: row for row in differentials}
+    start_s, span_s = clip["start_s"], max(clip["end_s"] - clip["start_s"], 1e-9)
+    shown = []
+    before_s = -math.inf
+    for stored in frames:
+        row = said.get(stored.index)
+        frame = Frame(
+            time_s=stored.time_s,
+            place=100 * (stored.time_s - start_s) / span_s,
+            similarity=stored.similarity,
+            picture=stored.picture,
+            kind=row["kind"] if row else "",
+            fallback=bool(row and row["fallback"]),
+            caption=shortened(row["caption"], _MAX_CAPTION) if row else "",
+            missed=_between(facts.missed if facts else (), before_s, stored.time_s),
+            wrong=_between(facts.wrong if facts else (), before_s, stored.time_s),
+        )
+        shown.append(frame)
+        before_s = stored.time_s
+    order = {role: number for number, role in enumerate(_WHOLE_ROLES)}
+    whole = sorted((row for row in captions if row["role"] in order), key=lambda row: order[row["role"]])
+    flags = [f"no sound difference at {row['end_s']:.2f} s" for row in differentials if row["fallback"]]
+    flags += [f"{row['role']}: {check.replace('_', ' ')}" for row in whole for check in row["checks"]]
+    return ClipCard(
+        clip_id=clip["clip_id"],
+        source=shortened(clip["source_uri"], 200),
+        duration_s=span_s,
+        size=f"{clip['width']}×{clip['height']}, {clip['fps']:.4g} fps",  # noqa: RUF001
+        frames=tuple(shown[:MAX_FRAMES]),
+        frames_left_out=max(0, len(shown) - MAX_FRAMES),
+        captions=tuple(
+            WholeCaption(row["role"], shortened(row["caption"]), tuple(row["checks"])) for row in whole
+        ),
+        flags=tuple(flags),
+        facts=facts,
+    )
+
+
+@dataclass(frozen=True)
+class _StoredFrame:
+    index: int
+    time_s: float
+    similarity: float | None
+    picture: Thumbnail | None
+
+
+def _key_frames(tables: RunTables, clip_ids: Sequence[str]) -> defaultdict[str, list[_StoredFrame]]:
+    """Read the key frames of a few clips part by part: all of them may not fit into memory."""
+    found: defaultdict[str, list[_StoredFrame]] = defaultdict(list)
+    ref = tables.refs.get("keyframes")
+    parts = load_manifest(tables.store, ref).parts if ref else ()
+    for part in parts:
+        if ref is None or part.table != "keyframes":
+            continue
+        table = _only(read_table(tables.store, ref, "keyframes", shard=part.shard), clip_ids)
+        for row in table.sort_by("index").to_pylist():
+            own = found[row["clip_id"]]
+            picture = thumbnail(row["jpeg"]) if len(own) < MAX_FRAMES else None
+            own.append(_StoredFrame(row["index"], row["timestamp_s"], row["similarity"], picture))
+    return found
+
+
+def _only(table: pa.Table, clip_ids: Collection[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["clip_id"], pa.array(list(clip_ids), pa.string())))
+
+
+def _by_clip(table: pa.Table) -> defaultdict[str, list[Row]]:
+    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in table.to_pylist():
+        grouped[row["clip_id"]].append(row)
+    return grouped
+
+
+def _flag_counts(differentials: pa.Table, captions: pa.Table) -> Counter[str]:
+    """Count what the checks found wrong, by clip."""
+    flagged = Counter[str](differentials.filter(differentials["fallback"])["clip_id"].to_pylist())
+    whole = captions.filter(pc.not_equal(captions["role"], "sliding"))  # those are the differentials
+    flagged.update(whole.filter(pc.greater(pc.list_value_length(whole["checks"]), 0))["clip_id"].to_pylist())
+    return flagged
+
+
+def _mistakes(check: FactCheck | None) -> int:
+    return check.counts.wrong + check.counts.missed if check else 0
+
+
+def _fact_checks(clips: pa.Table, differentials: pa.Table, truth: Path) -> dict[str, FactCheck]:
+    """Hold the differential captions of every clip of known truth against it."""
+    checks = {}
+    said = _by_clip(differentials.sort_by("index"))
+    for clip in clips.to_pylist():
+        file, clip_id = truth_file(truth, clip), clip["clip_id"]
+        if file is not None and said[clip_id]:
+            checks[clip_id] = _fact_check(clip, said[clip_id], file)
+    return checks
+
+
+def _fact_check(clip: Row, differentials: Sequence[Row], truth: Path) -> FactCheck:
+    said = predicted_facts("sliding", differentials, None) or []
+    observable, unobservable = read_facts(truth)
+    span_s = max(clip["end_s"] - clip["start_s"], 1e-9)
+    changes = sorted({fact.time_s for fact in observable if fact.time_s > clip["start_s"]})
+    return FactCheck(
+        counts=count_facts(said, observable, unobservable),
+        missed=tuple(without(observable, told(observable, said))),
+        wrong=tuple(without(said, told(said, [*observable, *unobservable]))),
+        changes=tuple(100 * (time_s - clip["start_s"]) / span_s for time_s in changes),
+    )
+
+
+def _between(facts: Sequence[Fact], after_s: float, until_s: float) -> tuple[str, ...]:
+    """Say the facts of a span of time, no more of them than anyone reads."""
+    words = [say(fact) for fact in facts if after_s + _ROUNDING_S < fact.time_s <= until_s + _ROUNDING_S]
+    more = len(words) - _MAX_REMARKS
+    return (*words[:_MAX_REMARKS], f"and {more} more") if more > 0 else tuple(words)
