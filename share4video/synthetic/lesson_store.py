@@ -56,7 +56,7 @@ def _patch_centres(size: Size) -> npt.NDArray[np.float64]:
 
 
 def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
-    """Return what covers the centre of every patch, [T, N, 3]: class, and the body's x and y (0 to 255)."""
+    """Return what covers the centre of every patch, [T, N, 3]: as ``Picture.labels`` holds it, class first."""
     width, height = picture.labels.size
     drawn = np.asarray(picture.labels)
     centres = _patch_centres((height, width))
@@ -64,8 +64,9 @@ def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
     columns = np.floor(centres[..., 1] * width).astype(int)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     found: npt.NDArray[np.uint8] = drawn[rows.clip(0, height - 1), columns.clip(0, width - 1)].copy()
+    inside &= ~np.all(found == found[..., :1], axis=-1)  # grey: white bands, and a strip's printed labels
     found[..., 0] = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
-    found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # white bands and padding
+    found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # blends of the two
     return found
 
 

@@ -29,6 +29,7 @@ from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, SIZES, Clip
 FPS = 8
 INTERVAL_S = 2.0
 LABEL_STEP = 12  # codes are spread over a channel of the label image
+OFFSET_STEP = 300
 LABELS = 1 + 3 + len(COLOURS) * len(SHAPES)  # outside, the three grounds, every kind of body
 
 
@@ -51,8 +52,8 @@ class Lesson:
 class Picture:
     """An image, and the same layout drawn with what every pixel shows.
 
-    The label image holds in red ``LABEL_STEP`` times the class of what covers the pixel, in green and blue
-    the body's centre within its frame (0 to 255).
+    The label image holds in red ``LABEL_STEP`` times the class of what covers the pixel, in green and blue how
+    far the body's centre is to the right and below: 128 plus ``OFFSET_STEP`` times the share of the side.
     """
 
     layout: str
@@ -82,7 +83,9 @@ def label_frame(state: State, side: int = SIDE) -> Image.Image:
     for seen in state.bodies:
         half = SIZES[seen.size] / 2
         inside = np.maximum(np.abs(xs - seen.x), np.abs(ys - seen.y)) < half
-        labels[inside] = (body_class(seen) * LABEL_STEP, int(seen.x * 255), int(seen.y * 255))
+        labels[inside, 0] = body_class(seen) * LABEL_STEP
+        labels[inside, 1] = 128 + np.round((seen.x - xs[inside]) * OFFSET_STEP)
+        labels[inside, 2] = 128 + np.round((seen.y - ys[inside]) * OFFSET_STEP)
     return Image.fromarray(labels)
 
 

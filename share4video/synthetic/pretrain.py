@@ -26,8 +26,10 @@ from transformers import PreTrainedTokenizerFast
 
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lesson_store import PATCHES, LessonStore, Row, Size, image_size, write_shard
+from share4video.synthetic.world import COLOURS, SHAPES
 
 SHARD_CLIPS = 100
+FIRST_BODY = 4  # classes below are ground
 CLIP_SEEDS = {"captioner": 1_000_000, "summarizer": 2_000_000, "chat": 3_000_000}
 
 
@@ -99,20 +101,28 @@ def _lessons(kind: nano.Kind, seed: int) -> tuple[list[lessons.Picture], list[le
 
 
 class DenseHead(nn.Module):
-    """What covers each patch, and where the body is; used while training only."""
+    """What covers each patch, and how far away the body's centre is; used while training only.
+
+    Bodies cover one patch in ten, so patches with and without one weigh the same.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.classes = nn.Linear(width, lessons.LABELS)
-        self.centre = nn.Linear(width, 2)
+        self.ground = nn.Linear(width, 5)  # outside, three grounds, a body
+        self.colour = nn.Linear(width, len(COLOURS))
+        self.shape = nn.Linear(width, len(SHAPES))
+        self.offset = nn.Linear(width, 2)
 
     def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
         kind_RN = labels_RN3[..., 0].long()
-        loss = F.cross_entropy(self.classes(features_RND).flatten(0, 1), kind_RN.flatten())
-        body = kind_RN >= 4
+        body = kind_RN >= FIRST_BODY
+        loss = F.cross_entropy(self.ground(features_RND).flatten(0, 1), kind_RN.clamp(max=4).flatten())
         if body.any():
-            aim = labels_RN3[..., 1:][body].float() / 255
-            loss = loss + 4 * (self.centre(features_RND[body]) - aim).abs().mean()
+            seen, kind = features_RND[body], kind_RN[body] - FIRST_BODY
+            loss = loss + F.cross_entropy(self.colour(seen), kind // len(SHAPES))
+            loss = loss + F.cross_entropy(self.shape(seen), kind % len(SHAPES))
+            aim = (labels_RN3[..., 1:][body].float() - 128) / lessons.OFFSET_STEP
+            loss = loss + 10 * (self.offset(seen) - aim).abs().mean()
         return loss
 
 
