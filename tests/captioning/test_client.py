@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -170,8 +171,11 @@ def test_answers_land_on_their_requests_and_no_more_are_in_flight_than_allowed(
 
 def test_one_refused_request_leaves_the_others_their_answers(fake_engine: FakeEngine) -> None:
     fake_engine.settings(bad_prompt="bad")
-    requests = {text: ChatRequest([{"role": "user", "content": text}], 8) for text in ("good", "bad")}
-    answers = answer_all(fake_engine.endpoint(), {k: lambda r=r: r for k, r in requests.items()})  # type: ignore[misc]
+
+    def build(text: str) -> ChatRequest:
+        return ChatRequest([{"role": "user", "content": text}], 8)
+
+    answers = answer_all(fake_engine.endpoint(), {text: partial(build, text) for text in ("good", "bad")})
     assert isinstance(answers["good"], Completion)
     assert isinstance(answers["bad"], CallError)
 

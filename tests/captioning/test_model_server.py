@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -52,7 +53,7 @@ def test_images_reach_the_model_and_greedy_answers_are_repeatable(
 ) -> None:
     with connect(spec(checkpoints["captioner"])) as endpoint:
         requests = {
-            name: (lambda c=colour: request("what?", c, max_tokens=24))  # type: ignore[misc]
+            name: partial(request, "what?", colour, 24)
             for name, colour in [("red", "red"), ("blue", "blue"), ("red again", "red"), ("none", None)]
         }
         answers = answer_all(endpoint, requests)
@@ -204,6 +205,7 @@ def test_a_stale_address_is_passed_over(tmp_path: Path) -> None:
 def test_no_server_outlives_its_owner(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     code = f"""
 import time
+from functools import partial
 from pathlib import Path
 from share4video.captioning.model_server import serve_models
 with serve_models([Path({str(checkpoints["summarizer"])!r})]) as server:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -231,7 +232,7 @@ def test_a_kill_costs_the_calls_in_flight_and_nothing_else(fake_engine: FakeEngi
     assert sum(asked.values()) - repeated == sum(LENGTHS) + len(LENGTHS)
 
 
-def _calls_of_a_run(fake: FakeEngine) -> list[dict[str, object]]:
+def _calls_of_a_run(fake: FakeEngine) -> list[dict[str, Any]]:
     """Return the calls of an undisturbed run: equal clips make equal calls, which are counted."""
     fake.settings()
     caption(fake, LENGTHS, "again")
