@@ -1,4 +1,4 @@
-"""The compiled pipelines: what is committed is what the sources compile to, and what a cluster may rely on."""
+"""The compiled pipelines: what is committed is what the sources compile to, and fit for a cluster."""
 
 from __future__ import annotations
 

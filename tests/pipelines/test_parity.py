@@ -1,0 +1,64 @@
+"""The command line and the local runner do the same: same keys, same bytes; each finds the other's work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.catalogue import PIPELINES
+from pipelines.local import LocalRun, run_local
+from share4video.cli.options import read_settings
+from share4video.events import StageEvent
+from share4video.stages.chain import Chain
+from share4video.store import LocalStore
+from tests.engines import FakeEngine
+from tests.pipelines.material import write_config, write_source
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_source(tmp_path_factory.mktemp("videos") / "source")
+
+
+def published(store: Path) -> dict[str, bytes]:
+    """Every byte of every output, by its key in the store."""
+    found = {path.relative_to(store).as_posix(): path for path in store.rglob("*") if path.is_file()}
+    return {key: path.read_bytes() for key, path in found.items() if not key.startswith("locks/")}
+
+
+def test_pipelines_and_verbs_publish_the_same_bytes(
+    source: Path, fake_engine: FakeEngine, tmp_path: Path
+) -> None:
+    config = read_settings(str(write_config(tmp_path / "config.yaml", fake_engine)))
+    shelf = tmp_path / "pipeline"
+
+    def run(name: str, **given: str) -> LocalRun:
+        entry = PIPELINES[name]
+        arguments = entry.arguments(config, {**given, "store": str(shelf)})
+        return run_local(name, arguments, tmp_path / "runs" / name)
+
+    curated = run("curate", source=str(source))
+    inputs = {"clips": curated.refs["dedup"], "brief_captions": curated.refs["brief"]}
+    captioned = run("caption", keyframes=curated.refs["keyframes"], **inputs)
+    assert not curated.unchanged
+    assert not captioned.unchanged
+
+    chain = Chain(config, LocalStore(tmp_path / "verbs"))
+    direct = chain.curate(str(source))
+    ours = chain.caption(direct)
+    assert {str(direct.clips), str(direct.brief_captions), str(direct.keyframes)} <= {*curated.refs.values()}
+    assert {str(ours.captions), str(ours.dataset)} == {*captioned.refs.values()}
+    assert published(shelf) == published(tmp_path / "verbs")
+
+    events: list[StageEvent] = []
+    again = Chain(config, LocalStore(shelf), events.append)
+    assert again.caption(again.curate(str(source))) == ours
+    finished = [event for event in events if event.kind == "finished"]
+    assert [event.stage for event in finished] == [*PIPELINES["curate"].stages, *PIPELINES["caption"].stages]
+    assert all(event.reused for event in finished)
+    assert finished[0].rejects == {"exact_duplicate": 1, "not_video": 1}
+
+    calls = len(fake_engine.calls())
+    assert run("curate", source=str(source)).unchanged
+    assert len(fake_engine.calls()) == calls
