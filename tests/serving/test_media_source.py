@@ -21,6 +21,7 @@ from serving.gateway.addresses import address_allowed, host_allowed, system_reso
 from serving.gateway.media_source import Kind, MediaSource
 from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
+from share4video.store import Store
 from tests.serving.media_host import MP4, MediaHost, media_host
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)
@@ -198,6 +199,20 @@ def test_files_stay_inside_their_root(tmp_path: Path) -> None:
     assert refused(source(file_root=None), inside.as_uri()).status == 403
     tiny = source(file_root=root, max_bytes={"video": 10, "image": 10})
     assert refused(tiny, inside.as_uri()).status == 413
+
+
+def test_objects_below_the_named_prefixes(s3_store: Store) -> None:
+    s3_store.put("clips/a.mp4", MP4)
+    s3_store.put("private/b.mp4", MP4)
+    prefix = s3_store.url("clips") + "/"
+    media = source(s3_prefixes=(prefix,))
+    assert fetch(media, s3_store.url("clips/a.mp4")) == MP4
+    assert refused(media, s3_store.url("clips/none.mp4")).status == 422
+    assert refused(media, s3_store.url("private/b.mp4")).code == "media_store"
+    assert refused(media, f"{prefix}../private/b.mp4").code == "media_address"
+    assert refused(media, s3_store.url("clips-of-others/a.mp4")).code == "media_store"
+    small = source(s3_prefixes=(prefix,), max_bytes={"video": 10, "image": 10})
+    assert refused(small, s3_store.url("clips/a.mp4")).status == 413
 
 
 def test_nothing_is_left_behind(host: MediaHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
