@@ -13,7 +13,7 @@ from share4video.config import RunConfig
 from share4video.errors import UserError
 from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, RELEASE_STAGES, TRAIN_STAGES
 
-OPTIONAL_INPUTS = frozenset({"registered_model"})  # the pipeline has a default
+OPTIONAL_INPUTS = frozenset({"registered_model", "truth"})  # the pipeline has a default
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ _PARTS = (_CURATE, _CAPTION, _TRAIN, _RELEASE)
 _FLYWHEEL = Entry(
     name="flywheel",
     sentence="all of them, one after another",
-    stages=tuple(stage for part in _PARTS for stage in part.stages),
-    inputs=("source", "base_model", "questions", "question_clips", "store", "registered_model"),
+    stages=(*(stage for part in _PARTS for stage in part.stages), "report"),
+    inputs=("source", "base_model", "questions", "question_clips", "store", "registered_model", "truth"),
     engines=("captioner", "summarizer"),
     configs=tuple(dict.fromkeys(config for part in _PARTS for config in part.configs)),
 )

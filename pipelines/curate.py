@@ -10,7 +10,9 @@ from components.keyframes.component import keyframes_finish, keyframes_plan, key
 from components.probe.component import probe
 from pipelines.resources import place
 
-CuratedOutputs = NamedTuple("CuratedOutputs", [("clips", str), ("brief_captions", str), ("keyframes", str)])
+CuratedOutputs = NamedTuple(
+    "CuratedOutputs", [("probed", str), ("brief_captions", str), ("clips", str), ("keyframes", str)]
+)
 
 
 @dsl.pipeline(name="keyframes", description="The key frames of every clip, shard by shard.")
@@ -61,4 +63,6 @@ def curate(
     )
     kept = deduplicated.outputs["Output"]
     frames = keyframes(clips=kept, source=source, config=keyframes_config, store=store)
-    return CuratedOutputs(clips=kept, brief_captions=captioned.outputs["Output"], keyframes=frames.output)
+    return CuratedOutputs(
+        probed=clips, brief_captions=captioned.outputs["Output"], clips=kept, keyframes=frames.output
+    )

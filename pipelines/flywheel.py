@@ -1,10 +1,12 @@
-"""flywheel: curate -> caption -> train -> release, each as a nested pipeline."""
+"""flywheel: curate -> caption -> train -> release, each as a nested pipeline, and a report."""
 
 from kfp import dsl
 
+from components.report.component import report
 from pipelines.caption import caption
 from pipelines.curate import curate
 from pipelines.release import release
+from pipelines.resources import place
 from pipelines.train import train
 
 
@@ -18,6 +20,7 @@ def flywheel(
     base_model: str,
     summarizer: str = "",
     registered_model: str = "share4video-chat",
+    truth: str = "",
     probe_config: str = "{}",
     brief_config: str = "{}",
     dedup_config: str = "{}",
@@ -29,7 +32,11 @@ def flywheel(
     evaluate_config: str = "{}",
     gate_config: str = "{}",
 ) -> str:
-    """Run everything on the videos below ``source``; returns the release's decision."""
+    """Run everything on the videos below ``source``; returns the release's decision.
+
+    ``truth`` is the folder of the clips' truth where they are synthetic: the report then says what of it
+    the captions tell.
+    """
     curated = curate(
         source=source,
         store=store,
@@ -57,7 +64,7 @@ def flywheel(
         train_config=train_config,
     )
     released = release(
-        trained=trained.output,
+        trained=trained.outputs["model"],
         base_model=base_model,
         questions=questions,
         question_clips=question_clips,
@@ -66,4 +73,23 @@ def flywheel(
         evaluate_config=evaluate_config,
         gate_config=gate_config,
     )
-    return released.output
+    page = place(
+        report(
+            probe=curated.outputs["probed"],
+            brief=curated.outputs["brief_captions"],
+            dedup=curated.outputs["clips"],
+            keyframes=curated.outputs["keyframes"],
+            caption=captioned.outputs["captions"],
+            dataset=captioned.outputs["dataset"],
+            mixture=trained.outputs["mixture"],
+            train=trained.outputs["model"],
+            base=released.outputs["base"],
+            candidate=released.outputs["candidate"],
+            release=released.outputs["decision"],
+            truth=truth,
+            store=store,
+        ),
+        "report",
+    )
+    page.set_caching_options(enable_caching=False)
+    return released.outputs["decision"]

@@ -47,8 +47,8 @@ class LocalRun:
 
     @property
     def unchanged(self) -> bool:
-        """Whether every stage found its output already published."""
-        return all(event.reused for event in self.finished.values())
+        """Whether every stage that publishes found its output already published."""
+        return all(self.finished[stage].reused for stage in self.refs)
 
 
 def run_local(
@@ -126,9 +126,10 @@ def _child(request: Path, log: Path, variables: Mapping[str, str]) -> Iterator["
 
 def _deliver(reader: EventReader, run: LocalRun, on_event: Emit) -> None:
     for event in reader.read():
-        if event.kind == "finished" and event.ref:
-            run.refs[event.stage] = event.ref
+        if event.kind == "finished" and event.shard is None:
             run.finished[event.stage] = event
+            if event.ref:
+                run.refs[event.stage] = event.ref
         on_event(event)
 
 

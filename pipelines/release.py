@@ -1,10 +1,14 @@
 """release: evaluate base and candidate -> register, gate, promote."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.evaluate.component import evaluate
 from components.release.component import release as decide
 from pipelines.resources import place
+
+ReleasedOutputs = NamedTuple("ReleasedOutputs", [("base", str), ("candidate", str), ("decision", str)])
 
 
 @dsl.pipeline(name="release", description="Evaluate, register, gate and promote a fine-tuned model.")
@@ -17,7 +21,7 @@ def release(
     registered_model: str = "share4video-chat",
     evaluate_config: str = "{}",
     gate_config: str = "{}",
-) -> str:
+) -> ReleasedOutputs:
     """Release the checkpoint ``trained`` where it beats the champion; returns the decision's stage output.
 
     The questions and their clips are folders whose content is not in KFP's cache key, and the last step
@@ -39,4 +43,8 @@ def release(
     )
     for task in (base, candidate, decision):
         task.set_caching_options(enable_caching=False)
-    return decision.outputs["Output"]
+    return ReleasedOutputs(
+        base=base.outputs["Output"],
+        candidate=candidate.outputs["Output"],
+        decision=decision.outputs["Output"],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,6 @@ from share4video.cli.options import read_settings
 from share4video.cli.runs import engines_running, new_run_folder, pipeline_engines
 from share4video.cli.view import RunView
 from share4video.config import RunConfig
-from share4video.dataset.manifest import StageRef
 from share4video.events import Emit
 from share4video.model_registry import CHAMPION
 from share4video.stages.chain import DEFAULT_MODEL_NAME
@@ -64,12 +64,13 @@ def demo(
     entry = find_pipeline("flywheel")
     root = store or str((folder / "store").absolute())
     opened = Store.open(root)
-    view = RunView("share4video demo", ("clips", *entry.stages, "answer", "report"), budget_s=budget_s)
+    view = RunView("share4video demo", ("clips", *entry.stages, "answer"), budget_s=budget_s)
     with view, engines_running(pipeline_engines(entry, wanted)):
         made = _make_clips(folder, clips, opened, view.handle)
         run = _run_flywheel(made, root, wanted, folder, view.handle)
         answer = _ask_champion(made, opened, view.handle)
-        report = _write_report(folder / "report.html", opened, run, made.truth, view.handle)
+    report = folder / "report.html"
+    shutil.copyfile(run.finished["report"].label, report)
     console = Console()
     console.print(summary_table(opened, run, made.truth, answer))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
@@ -99,6 +100,7 @@ def _run_flywheel(made: DemoSet, store: str, config: RunConfig, folder: Path, em
         "questions": str(made.questions),
         "question_clips": str(made.heldout),
         "store": store,
+        "truth": str(made.truth),
     }
     arguments = entry.arguments(config, given)
     return run_local(entry.name, arguments, new_run_folder(folder / "runs", entry.name), on_event=emit)
@@ -134,14 +136,3 @@ def _question(made: DemoSet) -> Question:
 
     questions = read_questions(made.questions)
     return next((q for q in questions if TASK_GROUPS.get(q.task) == "temporal"), questions[0])
-
-
-def _write_report(path: Path, store: Store, run: LocalRun, truth: Path, emit: Emit) -> Path:
-    from share4video.report import write_report
-
-    with stage_task("report", store, emit=emit) as task:
-        refs = {stage: StageRef.parse(ref) for stage, ref in run.refs.items()}
-        unchanged = {stage for stage, event in run.finished.items() if event.reused}
-        write_report(store, refs, path, truth=truth, unchanged=unchanged)
-        task.done(str(path))
-    return path

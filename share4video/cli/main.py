@@ -16,6 +16,7 @@ from share4video.cli.demo import demo
 from share4video.cli.evaluate import evaluate
 from share4video.cli.promote import promote
 from share4video.cli.recaption import recaption
+from share4video.cli.report import report
 from share4video.cli.serve import serve
 from share4video.cli.train import train
 from share4video.errors import USER_ERROR_EXIT_CODE, UserError
@@ -70,7 +71,7 @@ def _root(
     pass
 
 
-for verb in (curate, caption, recaption, train, evaluate, promote, serve, chat, demo):
+for verb in (curate, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
     app.command()(verb)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")

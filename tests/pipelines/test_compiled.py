@@ -14,7 +14,13 @@ from pipelines.local_child import without_retries
 from pipelines.resources import load_resources
 
 IMAGE = "registry.example/share4video@sha256:" + "0" * 64
-UNCACHED = {"probe", "evaluate", "evaluate-2", "release"}  # read folders KFP does not hash, or move an alias
+UNCACHED = {
+    "probe",
+    "evaluate",
+    "evaluate-2",
+    "release",
+    "report",
+}  # read folders KFP does not hash, or move an alias
 
 pytestmark = pytest.mark.parametrize("name", list(PIPELINES))
 
