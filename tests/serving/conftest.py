@@ -64,8 +64,8 @@ def gateway(running_upstream: UpstreamHost, media: MediaHost, folder: Path) -> I
         allowed_networks=(ip_network("127.0.0.1/32"),),
         file_root=folder,
         fetch_timeout_s=3.0,
-        max_video_bytes=1 << 20,
-        max_body_bytes=3 << 20,
+        max_video_bytes=2 << 20,
+        max_body_bytes=4 << 20,
         max_in_flight=4,
     )
     with gateway_process(settings, log=folder / "gateway.log") as running:

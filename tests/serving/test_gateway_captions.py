@@ -247,6 +247,13 @@ def test_clips_of_another_world_are_refused(captioner: Gateway, folder: Path) ->
     assert "--set engines.captioner.url=" in error["message"]
 
 
+def test_real_clips_are_refused(captioner: Gateway, data_root: Path) -> None:
+    clip = min((data_root / "videos").glob("*.mp4"), key=lambda path: path.stat().st_size)
+    address = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
+    answer = ask(captioner, {"role": "fast", "video_url": address})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "foreign_clip")
+
+
 def test_clips_over_the_limits_are_refused(captioner: Gateway, folder: Path) -> None:
     path = folder / "long.mp4"
     clip = next(c for c in map(sample_clip, range(200)) if c.duration_s > 31)

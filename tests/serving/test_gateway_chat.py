@@ -17,6 +17,8 @@ from PIL import Image
 
 from serving.gateway.process import Gateway
 from share4video.chat import PRE_QUERY
+from share4video.media.compose import frame_grid
+from share4video.media.decode import uniform_frames
 from share4video.media.sampling import uniform_indices
 from tests.serving.clips import FRAMES, HEIGHT, WIDTH, grey_level
 from tests.serving.media_host import MediaHost
@@ -77,6 +79,16 @@ def test_a_clip_becomes_one_grid(
         middle = pixels[row * (HEIGHT + 50) + HEIGHT // 2, column * (WIDTH + 50) + WIDTH // 2]
         assert abs(int(middle[0]) - grey_level(index)) <= 1
     assert (pixels[HEIGHT : HEIGHT + 50] == 255).all()
+
+
+def test_real_clips_give_the_very_grid_the_model_was_trained_on(
+    gateway: Gateway, upstream: UpstreamHost, data_root: Path
+) -> None:
+    clip = min((data_root / "videos").glob("*.mp4"), key=lambda path: path.stat().st_size)
+    address = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
+    assert post(gateway, asked(address)).status_code == 200
+    expected = frame_grid([frame.image for frame in uniform_frames(clip, 16)])
+    assert np.array_equal(np.asarray(sent_image(upstream.seen[0])), np.asarray(expected))
 
 
 def test_streams_are_passed_on_as_they_come(gateway: Gateway, upstream: UpstreamHost, clip_uri: str) -> None:
@@ -238,7 +250,7 @@ def test_a_body_over_the_limit_is_not_read(gateway: Gateway) -> None:
             yield block
 
     for route in ("/v1/chat/completions", f"/v1/models/{MODEL_NAME}:predict"):
-        announced = httpx.post(gateway.url + route, content=b"x" * (4 << 20), trust_env=False)
+        announced = httpx.post(gateway.url + route, content=b"x" * (5 << 20), trust_env=False)
         assert announced.status_code == 413
         try:
             lied = httpx.post(gateway.url + route, content=endless(), timeout=20, trust_env=False)
