@@ -56,7 +56,7 @@ def _patch_centres(size: Size) -> npt.NDArray[np.float64]:
 
 
 def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
-    """Return what covers the centre of every patch, [T, N, 3]: as ``Picture.labels`` holds it, class first."""
+    """Return what covers the centre of every patch, [T, N, 3]: class and offset as ``Picture`` has them."""
     width, height = picture.labels.size
     drawn = np.asarray(picture.labels)
     centres = _patch_centres((height, width))

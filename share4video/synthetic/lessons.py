@@ -52,8 +52,8 @@ class Lesson:
 class Picture:
     """An image, and the same layout drawn with what every pixel shows.
 
-    The label image holds in red ``LABEL_STEP`` times the class of what covers the pixel, in green and blue how
-    far the body's centre is to the right and below: 128 plus ``OFFSET_STEP`` times the share of the side.
+    The label image holds in red ``LABEL_STEP`` times the class of what covers the pixel, in green and blue
+    how far right and down the body's centre is: 128 plus ``OFFSET_STEP`` times the share of the side.
     """
 
     layout: str

@@ -12,10 +12,10 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -295,6 +295,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where the finished checkpoint goes.")] = None,
     clips: int | None = None,
     steps: int | None = None,
+    tower_steps: int | None = None,
     start_from: Annotated[Path | None, typer.Option(help="State of another kind to start from.")] = None,
     seed: int = 0,
     threads: int = 1,
@@ -302,8 +303,8 @@ def main(
     """Make the lessons of a nano model, train it and write the checkpoint."""
     torch.set_num_threads(threads)
     recipe = RECIPES[kind]
-    changes: dict[str, Any] = {k: v for k, v in (("clips", clips), ("steps", steps)) if v is not None}
-    recipe = Recipe(**{**recipe.__dict__, **changes})
+    asked = {"clips": clips, "steps": steps, "tower_steps": tower_steps}
+    recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
     nano.save_processor(work / "processor")
     shards = prepare(kind, work / kind, recipe.clips)
     learner = train(kind, work, work / kind, shards, recipe, seed, start_from)
