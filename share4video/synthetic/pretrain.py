@@ -303,8 +303,12 @@ def main(
     """Make the lessons of a nano model, train it and write the checkpoint."""
     torch.set_num_threads(threads)
     recipe = RECIPES[kind]
-    asked = {"clips": clips, "steps": steps, "tower_steps": tower_steps}
-    recipe = replace(recipe, **{name: value for name, value in asked.items() if value is not None})
+    recipe = replace(
+        recipe,
+        clips=recipe.clips if clips is None else clips,
+        steps=recipe.steps if steps is None else steps,
+        tower_steps=recipe.tower_steps if tower_steps is None else tower_steps,
+    )
     nano.save_processor(work / "processor")
     shards = prepare(kind, work / kind, recipe.clips)
     learner = train(kind, work, work / kind, shards, recipe, seed, start_from)
