@@ -100,8 +100,8 @@ class CaptionConfig(Config):
     max_tokens_difference: int = Field(160, ge=1)
     max_tokens_summary: int = Field(512, ge=1)
     fast: bool = False
-    anchor_every_frames: int | None = None
-    anchor_every_s: float | None = None
+    anchor_every_frames: int | None = Field(None, ge=1)  # None for both: the reference, without anchors
+    anchor_every_s: float | None = Field(None, gt=0)
     max_fallback_share: float = Field(0.2, ge=0, le=1)
     shards: int = Field(2, ge=1, le=1024)
 

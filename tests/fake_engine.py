@@ -68,8 +68,9 @@ def read_prompt(body: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the request's text, and a digest of each image."""
     texts, images = [], []
     for message in body["messages"]:
-        parts = message["content"]
-        for part in [{"type": "text", "text": parts}] if isinstance(parts, str) else parts:
+        content: Any = message["content"]
+        parts: list[Any] = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for part in parts:
             if part["type"] == "text":
                 texts.append(part["text"])
             else:

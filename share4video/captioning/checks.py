@@ -5,13 +5,15 @@ A caption that fails is asked for once more and then flagged; see `share4video.c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 EMPTY, TRUNCATED, REPETITION, PROMPT_LEAK = "empty", "truncated", "repetition", "prompt_leak"
 
 _LONGEST_PERIOD = 48  # words; a loop longer than this is cut by the token limit first
 _MAX_WORDS = 4096
-_MARKUP = ("<image>", "<|", "|>", "[UNUSED_TOKEN", "[INST]", "</s>")
+# Control tokens of chat templates: ours, InternLM-XComposer's, Llama's.
+_MARKUP = re.compile(r"<\|[^<>|]*\|>|<\||\|>|<image>|\[UNUSED_TOKEN_\d+\]|\[/?INST\]|</?s>")
 
 
 def failed_checks(text: str, *, truncated: bool, leaks: Iterable[str] = ()) -> tuple[str, ...]:
@@ -29,9 +31,14 @@ def failed_checks(text: str, *, truncated: bool, leaks: Iterable[str] = ()) -> t
     if loops(text):
         failed.add(REPETITION)
     folded = text.casefold()
-    if any(phrase.casefold() in folded for phrase in (*leaks, *_MARKUP)):
+    if _MARKUP.search(text) or any(phrase.casefold() in folded for phrase in leaks):
         failed.add(PROMPT_LEAK)
     return tuple(sorted(failed))
+
+
+def without_markup(text: str) -> str:
+    """Return the text without a model's control tokens, which in the next prompt would be obeyed."""
+    return _MARKUP.sub("", text).strip()
 
 
 def loops(text: str) -> bool:

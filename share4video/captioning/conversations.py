@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from share4video.captioning.checks import EMPTY, failed_checks
+from share4video.captioning.checks import EMPTY, failed_checks, without_markup
 from share4video.captioning.client import CallError, ChatRequest, Completion
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain, ChainRules, Failure, Step
 from share4video.captioning.journal import Outcome
@@ -153,8 +153,10 @@ def checked(outcome: Outcome, dialect: Dialect) -> Caption | Failure:
     if isinstance(outcome, CallError):
         return Failure(str(outcome))
     assert isinstance(outcome, Completion)
-    text = outcome.text.strip()
-    failed = failed_checks(text, truncated=outcome.truncated, leaks=leaks(dialect))
+    text = without_markup(outcome.text)
+    failed = failed_checks(outcome.text, truncated=outcome.truncated, leaks=leaks(dialect))
+    if not text and EMPTY not in failed:
+        failed = tuple(sorted((*failed, EMPTY)))
     return Caption(text, outcome.completion_tokens, failed)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +22,7 @@ from share4video.errors import UserError
 from share4video.work import work_folder
 
 _LOCK_TIMEOUT_S = 30.0
+_KEPT_S = 30 * 86400.0
 
 Outcome = Completion | CallError
 
@@ -102,12 +103,22 @@ def open_journal(address: str) -> Iterator[Journal]:
         UserError: another living process on this machine keeps it open.
     """
     name = hashlib.sha256(address.encode()).hexdigest()[:32]
-    path = work_folder("journals") / f"{name}.jsonl"
+    folder = work_folder("journals")
+    _drop_forgotten(folder)
+    path = folder / f"{name}.jsonl"
     descriptor = _open_locked(path)
     try:
         yield Journal(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _drop_forgotten(folder: Path) -> None:
+    """Remove journals nobody came back to."""
+    for path in folder.glob("*.jsonl"):
+        with suppress(FileNotFoundError):  # another process removed it just now
+            if time.time() - path.stat().st_mtime > _KEPT_S:
+                path.unlink()
 
 
 def _open_locked(path: Path) -> int:

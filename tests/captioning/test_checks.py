@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from share4video.captioning.checks import failed_checks, loops
+from share4video.captioning.client import Completion
+from share4video.captioning.conversations import checked
+from share4video.captioning.differential import Caption
 from share4video.captioning.roles import leaks
 from share4video.synthetic import language
 from share4video.synthetic.world import sample_clip
@@ -31,6 +34,20 @@ from share4video.synthetic.world import sample_clip
 )
 def test_checks(text: str, truncated: bool, codes: tuple[str, ...]) -> None:
     assert failed_checks(text, truncated=truncated, leaks=leaks("sharecaptioner")) == codes
+
+
+def test_control_tokens_do_not_reach_the_next_prompt() -> None:
+    for raw, text in [
+        ("A ball.<|end|>", "A ball."),
+        ("[UNUSED_TOKEN_145] it", "it"),
+        ("<image>", ""),
+        ("</s> it rolls ", "it rolls"),
+    ]:
+        caption = checked(Completion(raw, "stop", 1, 1), "sharecaptioner")
+        assert isinstance(caption, Caption)
+        assert caption.text == text
+        assert "prompt_leak" in caption.failed
+        assert ("empty" in caption.failed) is not bool(text)
 
 
 def test_a_numbered_list_of_like_events_is_no_loop() -> None:
