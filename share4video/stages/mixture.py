@@ -13,6 +13,7 @@ from typing import Any
 
 from share4video.config import MixtureConfig
 from share4video.dataset import mixture
+from share4video.dataset.formats import llava
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.messages import encode_messages
 from share4video.dataset.mixture import ClipCaptions, QuestionWriter, Sample, TimedCaption
@@ -68,8 +69,9 @@ def run_stage(
 ) -> StageResult:
     """Publish the ``sft`` table and, as attached files ``images/<sha256>.jpg``, one frame grid per clip.
 
-    ``sft.image`` is the attached file's name. Rows are clips: a clip whose video cannot be read is a reject
-    under the decoder's reason, one of which no sample was chosen under ``not_selected``.
+    ``sft.image`` is the attached file's name; ``llava/part-*.json`` hold the same samples in LLaVA's form.
+    Rows are clips: a clip whose video cannot be read is a reject under the decoder's reason, one of which no
+    sample was chosen under ``not_selected``.
 
     Args:
         writer: derives the questions; None takes the one ``config.question_writer`` names.
@@ -163,6 +165,7 @@ def _write_shard(
 ) -> None:
     rows: list[Row] = []
     rejects: list[Row] = []
+    conversations: list[llava.Sample] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding happens in child processes
         grids = pool.map(lambda job: _grid(job, source, config), jobs)
         for done, (job, grid) in enumerate(zip(jobs, grids, strict=True), start=1):
@@ -175,7 +178,9 @@ def _write_shard(
                 name = f"images/{hashlib.sha256(grid).hexdigest()}.jpg"
                 output.attach(name, grid, shard)
                 rows += [_row(sample, name) for sample in job.samples]
+                conversations += [llava.Sample(s.sample_id, name, s.messages) for s in job.samples]
             count(done)
+    output.attach(f"llava/part-{shard:05d}.json", llava.encode(conversations), shard)
     sources = Counter(str(row["source"]).partition(":")[0] for row in rows)
     reasons = Counter(str(row["reason"]) for row in rejects)
     counts = {

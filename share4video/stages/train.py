@@ -7,12 +7,17 @@ and everybody who only fetches a checkpoint, does without.
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from share4video.captioning.checkpoints import checkpoint_folder, checkpoint_revision
 from share4video.config import TrainConfig
@@ -114,8 +119,10 @@ def _train(
         tracking.CHECKPOINT_TAG: output.store.url(f"{output.prefix}/{CHECKPOINT_FOLDER}"),
     }
     params = {"train": config.model_dump(mode="json", exclude={"base_model"})}
-    work = work_folder(STAGE, output.key)
-    with tracking.training_run(store_root(output.store), key=output.key, params=params, tags=tags) as run:
+    with (
+        _scratch(output.key) as work,
+        tracking.training_run(store_root(output.store), key=output.key, params=params, tags=tags) as run,
+    ):
         from share4video.training import samples as loading
         from share4video.training import sft
 
@@ -144,7 +151,21 @@ def _train(
         }
         tables = {"rejects": table_from_rows("rejects", [_reject(sample) for sample in rejected])}
         output.commit(0, tables, counts)
-    shutil.rmtree(work)
+
+
+@contextmanager
+def _scratch(key: str) -> Iterator[Path]:
+    """Yield an empty folder of this process; those that killed trainings on this host left are removed."""
+    here = socket.gethostname()
+    for left in work_folder(STAGE).glob("*@*@*"):
+        host, pid, _ = left.name.split("@")
+        if host == here and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)  # another process may be sweeping, too
+    folder = work_folder(STAGE, f"{here}@{os.getpid()}@{key}")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _metrics(report: TrainReport) -> dict[str, float]:

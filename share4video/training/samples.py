@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -141,6 +142,7 @@ class Pictures:
     def __init__(self, processor: Any, cache_bytes: int) -> None:
         self._processor, self._room = processor, cache_bytes
         self._tiles: dict[Path, torch.Tensor] = {}
+        self._lock = Lock()
 
     def __call__(self, path: Path) -> torch.Tensor:
         """Return (tiles, 3, side, side) in float32."""
@@ -149,9 +151,12 @@ class Pictures:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
             tiles = encode_image(self._processor, image.convert("RGB"))
         size = tiles.numel() * tiles.element_size()
-        if size <= self._room:
-            self._room -= size
-            self._tiles[path] = tiles
+        with self._lock:
+            if size <= self._room:
+                self._room -= size
+                self._tiles[path] = tiles
+            else:
+                self._room = 0  # full, so that `load` stops
         return tiles
 
     def load(self, paths: Sequence[Path], progress: Progress | None = None) -> None:

@@ -94,7 +94,9 @@ def train(
     _quieten()
     set_seed(config.seed)
     processor = load_processor(base)
-    tokens, rejected = tokenize(processor, samples, config.max_length, progress)
+    model = load_base(base, config)
+    context = int(model.config.text_config.max_position_embeddings)
+    tokens, rejected = tokenize(processor, samples, min(config.max_length, context), progress)
     if not tokens:
         reasons = sorted({sample.reason for sample in rejected})
         raise UserError(
@@ -119,7 +121,7 @@ def train(
         additive_mask=config.attention == "eager",
     )
     arguments = _arguments(config, steps, work)
-    model = attach_lora(load_base(base, config), config)
+    model = attach_lora(model, config)
     reporter = StepReporter(config.log_every_steps, _report(log, progress))
     with StopSignal() as stop:
         trainer = SftTrainer(

@@ -99,6 +99,9 @@ class SftTrainer(Trainer):
             UserError: it is not finite.
         """
         loss, self._accumulated = self._accumulated, 0.0
+        if self.args.world_size > 1:
+            parts = torch.tensor(loss, device=self.args.device)
+            loss = float(self.accelerator.reduce(parts, reduction="sum").item())
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {self.state.global_step}",

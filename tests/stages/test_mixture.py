@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -51,7 +52,11 @@ def test_every_clip_becomes_one_grid_and_several_samples(store: LocalStore, inpu
         check_messages(decode_messages(row["messages"]), image=True)
     names = {row["image"] for row in rows}
     assert len(names) == 4
-    assert names == {file.name for file in load_manifest(store, result.ref).files}
+    files = {file.name for file in load_manifest(store, result.ref).files}
+    assert files == names | {"llava/part-00000.json", "llava/part-00001.json"}
+    released = json.loads(read_file(store, result.ref, "llava/part-00001.json"))
+    assert {sample["image"] for sample in released} < names
+    assert released[0]["conversations"][0]["value"].startswith("<image>\n")
     for name in names:
         jpeg = read_file(store, result.ref, name)
         assert name == f"images/{hashlib.sha256(jpeg).hexdigest()}.jpg"
