@@ -42,6 +42,7 @@ from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig, ProbeConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
+from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 from share4video.evaluation.bootstrap import Floats, sum_interval
 from share4video.evaluation.captions import CaptionScore, ClipFacts, blind_prior, score_captions
 from share4video.stages import caption, keyframes, probe
@@ -61,9 +62,9 @@ PACKAGES = ("share4video", "torch", "transformers", "numpy", "av", "pillow")
 
 SLIDING, DIFFERENTIAL, SUMMARY, OWN_SUMMARY, FAST = (
     "sliding",
-    "differential, true caption before",
-    "summary, true differentials",
-    "summary, own differentials",
+    "differential (true before)",
+    "summary (true differentials)",
+    "summary (own differentials)",
     "fast",
 )
 BARS = {SLIDING: 0.80, DIFFERENTIAL: 0.90, SUMMARY: 0.95}
@@ -218,8 +219,8 @@ def key_frame_scores(subjects: Sequence[Subject]) -> dict[str, Any]:
 def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
     """Draw the scores, and those of the key frames."""
     scores = Table(title=f"Captions of {results['clips']['count']} held-out clips", title_justify="left")
-    for heading in ("role", "F1", "95 % interval", "blind prior", "precision", "recall", "bar", "met"):
-        scores.add_column(heading, justify="left" if heading == "role" else "right")
+    for heading in ("role", "F1", "95 % interval", "blind", "bar", "met"):
+        scores.add_column(heading, justify="left" if heading == "role" else "right", no_wrap=True)
     for role, score in results["roles"].items():
         f1, bar = score["f1"], score["bar"]
         scores.add_row(
@@ -227,9 +228,7 @@ def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
             f"{f1['estimate']:.3f}",
             f"{f1['low']:.3f} to {f1['high']:.3f}",
             f"{score['blind_prior']['estimate']:.3f}",
-            f"{score['precision']:.3f}",
-            f"{score['recall']:.3f}",
-            "" if bar is None else f"at least {bar:.2f}",
+            "" if bar is None else f"{bar:.2f}",
             "" if bar is None else _met(f1["estimate"] >= bar),
         )
     frames = Table(title="Key frames", title_justify="left")
@@ -256,4 +255,10 @@ def _met(met: bool) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    try:
+        app()
+    except UserError as error:
+        print(error.sentence(), file=sys.stderr)
+        sys.exit(USER_ERROR_EXIT_CODE)

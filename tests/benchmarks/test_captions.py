@@ -104,5 +104,5 @@ def test_the_whole_benchmark(fake_engine: FakeEngine, tmp_path: Path) -> None:
     assert json.loads(json.dumps(results)) == results
     assert results["versions"]["no-such-package"] == "not installed"
     sink = io.StringIO()
-    Console(file=sink, width=140).print(*tables(results))
-    assert "differential, true caption before" in sink.getvalue() and "at least 0.90" in sink.getvalue()
+    Console(file=sink, width=80).print(*tables(results))
+    assert "differential (true before)" in sink.getvalue() and "at least 0.95" in sink.getvalue()
