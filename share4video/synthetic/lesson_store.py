@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from share4video.media import compose
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lessons import Lesson, Picture
+from share4video.synthetic.world import SHAPES
 
 if TYPE_CHECKING:
     from transformers import LlavaNextProcessor
 
 Size = tuple[int, int]  # (height, width) in pixels
+FIRST_BODY = 4  # classes below are ground
 PATCHES = nano.IMAGE_SIDE // nano.PATCH
 
 
@@ -68,6 +71,34 @@ def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
     found[..., 0] = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
     found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # blends of the two
     return found
+
+
+def displacements(
+    labels: npt.NDArray[np.uint8], size: Size
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """How far the body on each patch of a stacked pair moves from the upper frame to the lower.
+
+    Returns:
+        [T, N, 2] as (right, down) shares of the side; where it is known, because both frames show the body;
+        and which patches lie in the lower frame.
+    """
+    height, width = size
+    pitch = width + compose.GRID_BAND  # frames are square
+    centres = _patch_centres(size)
+    y, x = centres[..., 0] * height, centres[..., 1] * width
+    lower = y >= pitch
+    own = np.stack([x / width, (y % pitch) / width], axis=-1)
+    kind = labels[..., 0].astype(int) - FIRST_BODY
+    body_centre = own + (labels[..., 1:].astype(np.float32) - 128) / lessons.OFFSET_STEP
+    moved = np.zeros((*kind.shape, 2), np.float32)
+    known = np.zeros(kind.shape, bool)
+    for shape in range(len(SHAPES)):  # no clip repeats a shape, and a body keeps its own
+        here = (kind >= 0) & (kind % len(SHAPES) == shape)
+        above, below = here & ~lower, here & lower
+        if above.any() and below.any():
+            moved[here] = body_centre[below].mean(axis=0) - body_centre[above].mean(axis=0)
+            known |= here
+    return moved, known, lower
 
 
 def write_shard(

@@ -25,11 +25,19 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from share4video.synthetic import lessons, nano
-from share4video.synthetic.lesson_store import PATCHES, LessonStore, Row, Size, image_size, write_shard
+from share4video.synthetic.lesson_store import (
+    FIRST_BODY,
+    PATCHES,
+    LessonStore,
+    Row,
+    Size,
+    displacements,
+    image_size,
+    write_shard,
+)
 from share4video.synthetic.world import COLOURS, SHAPES
 
 SHARD_CLIPS = 100
-FIRST_BODY = 4  # classes below are ground
 CLIP_SEEDS = {"captioner": 1_000_000, "summarizer": 2_000_000, "chat": 3_000_000}
 
 
@@ -112,6 +120,8 @@ class DenseHead(nn.Module):
         self.colour = nn.Linear(width, len(COLOURS))
         self.shape = nn.Linear(width, len(SHAPES))
         self.offset = nn.Linear(width, 2)
+        self.seen_motion = nn.Linear(width, 2)  # of the overview tile, which shows both frames of a pair
+        self.told_motion = nn.Linear(width, 2)  # of the language model, which has read both
 
     def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
         kind_RN = labels_RN3[..., 0].long()
@@ -157,17 +167,50 @@ class Learner(nn.Module):
                 start += len(tile)
                 flat = torch.cat([flat, self.model.model.image_newline[None]])
                 features.append(flat[self.packing(image_size(row.picture))])
+            if rows[0].role == "sliding":
+                dense = dense + self._seen_motion(rows, labels, seen_RND)
         ids_BS, labels_BS = self.collate(rows, [len(f) for f in features])
         embedded = self.model.get_input_embeddings()(ids_BS)
         if features:
             where = (ids_BS == self.image_id)[..., None]
             embedded = embedded.masked_scatter(where, torch.cat(features))
         hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        if features and rows[0].role == "sliding":
+            dense = dense + self._told_motion(rows, labels, hidden, ids_BS == self.image_id)
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
         aims = labels_BS[:, 1:][taught]
         right = (logits.argmax(-1) == aims).float().mean()
         return F.cross_entropy(logits.float(), aims), dense, right
+
+    def _seen_motion(self, rows: Sequence[Row], labels: Sequence[Tensor], seen_RND: Tensor) -> Tensor:
+        """How far the tower's features of the overview tile are from saying how each body moves."""
+        losses, start = [], 0
+        for row, label in zip(rows, labels, strict=True):
+            assert row.picture is not None
+            moved, known, _ = displacements(label.numpy(), image_size(row.picture))
+            where = torch.from_numpy(known[0])
+            aim = torch.from_numpy(moved[0])[where]
+            losses.append((self.dense.seen_motion(seen_RND[start][where]) - aim).abs().flatten())
+            start += len(label)
+        return 10 * torch.cat(losses).mean() if any(len(x) for x in losses) else seen_RND.sum() * 0
+
+    def _told_motion(
+        self, rows: Sequence[Row], labels: Sequence[Tensor], hidden_BSD: Tensor, image_BS: Tensor
+    ) -> Tensor:
+        """The same of the language model, at the lower frame, where it has read both."""
+        losses = []
+        for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+            assert row.picture is not None
+            size = image_size(row.picture)
+            moved, known, lower = displacements(label.numpy(), size)
+            order = self.packing(size)
+            wanted = torch.cat([torch.from_numpy((known & lower).ravel()), torch.zeros(1, dtype=torch.bool)])
+            at = wanted[order]
+            aim = torch.from_numpy(moved.reshape(-1, 2))[order[at]]
+            told = hidden_BSD[index][image_BS[index]][at]
+            losses.append((self.dense.told_motion(told) - aim).abs().flatten())
+        return 10 * torch.cat(losses).mean() if any(len(x) for x in losses) else hidden_BSD.sum() * 0
 
     def collate(self, rows: Sequence[Row], image_tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pad on the right; padding follows everything causal attention can see, so no mask is needed."""
@@ -232,7 +275,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     elif start_from is not None:
-        learner.load_state_dict(torch.load(start_from, weights_only=True)["learner"])
+        learner.load_state_dict(torch.load(start_from, weights_only=True)["learner"], strict=False)
     total = recipe.tower_steps + recipe.steps
     for pool in store.rows.values():
         pool.sort(key=lambda row: len(row.ids))
