@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,14 +109,17 @@ def _bins(values: npt.NDArray[np.float64], near: npt.NDArray[np.bool_], floor: f
     )
 
 
-def _thresholds(pairs: pa.Table, decided: pa.Table, measures: Collection[str]) -> dict[str, float]:
+def _thresholds(pairs: pa.Table, decided: pa.Table, measures: Sequence[str]) -> dict[str, float]:
     """Read off which threshold belongs to which similarity.
 
     A decided clip's similarity is one of the similarities of its pair, and is held against that measure's
     threshold. Where an encoder's own threshold was used, this is the one place that records it.
     """
-    found: dict[str, float] = {}
-    for row in decided.filter(pc.is_valid(decided["nearest_kept_id"])).slice(0, _MAX_LOOKED_AT).to_pylist():
+    decisive = pc.is_valid(decided["nearest_kept_id"])
+    lonely = decided["threshold"].filter(pc.invert(decisive))
+    # A clip that had nobody near it is held against the first threshold there is.
+    found = {measures[0]: float(lonely[0].as_py())} if len(lonely) else {}
+    for row in decided.filter(decisive).slice(0, _MAX_LOOKED_AT).to_pylist():
         ids = pa.array([row["clip_id"], row["nearest_kept_id"]])
         of_pair = pc.and_(pc.is_in(pairs["clip_id"], ids), pc.is_in(pairs["other_id"], ids))
         for pair in pairs.filter(of_pair).to_pylist():

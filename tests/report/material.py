@@ -263,7 +263,7 @@ def _pairs(ids: Sequence[str]) -> dict[str, list[Row]]:
                 "similarity": pair["text_similarity" if number == 1 else "visual_similarity"]
                 if pair
                 else None,
-                "threshold": 0.85 if number == 1 else 0.9,
+                "threshold": 0.9 if number > 1 else 0.85,
             }
         )
     return {"neighbours": neighbours, "dedup": dedup}
