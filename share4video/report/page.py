@@ -120,13 +120,20 @@ def _environment() -> Environment:
     environment.filters["seconds"] = lambda time_s: f"{time_s:.2f} s"
     environment.filters["spaced"] = lambda name: str(name).replace("_", " ").replace("-", " ")
     environment.filters["number"] = _number
-    environment.filters["count"] = lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    environment.filters["count"] = _count
     return environment
+
+
+def _count(number: int) -> str:
+    """Format a whole number with its thousands apart."""
+    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _number(value: float | None) -> str:
     """Format a measured value or a bound; nothing where there is none."""
-    return "" if value is None else f"{value:.4g}"
+    if value is None:
+        return ""
+    return f"{value:.4g}" if abs(value) < 1000 else _count(round(value))
 
 
 def _tiles(tables: RunTables, stages: list[StageRow], tuned: Tuning | None) -> list[Tile]:
