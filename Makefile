@@ -40,7 +40,7 @@ setup: $(READY)
 
 $(READY): $(BIN)/uv requirements/dev.txt requirements/build.txt pyproject.toml
 	@echo "Installing the pinned requirements (about 7 GB with PyTorch)"
-	@$(UV) pip sync --python $(BIN)/python --quiet --require-hashes --build-constraints requirements/build.txt requirements/dev.txt
+	@$(UV) pip sync --python $(BIN)/python --quiet --compile-bytecode --require-hashes --build-constraints requirements/build.txt requirements/dev.txt
 	@$(UV) pip install --python $(BIN)/python --quiet --no-deps --build-constraints requirements/build.txt -e .
 	@touch $@
 
