@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from share4video.captioning import sharecaptioner
 from share4video.captioning.role_inputs import TimedCaption
-from share4video.chat import grid_question
+from share4video.chat import PRE_QUERY, grid_question
 from share4video.evaluation import mvbench
 from share4video.evaluation.questions import LETTERS
 from share4video.evaluation.questions import Question as BenchmarkQuestion
 from share4video.media import compose
 from share4video.media.sampling import every, uniform_indices
 from share4video.synthetic import language
-from share4video.synthetic.questions import TASK_GROUPS, Question, questions_of_clip
+from share4video.synthetic.questions import COUNTS, TASK_GROUPS, Question, questions_of_clip
 from share4video.synthetic.render import SIDE, render
 from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, SIZES, Clip, Seen, State, sample_clip
 
@@ -220,11 +220,13 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     states = [clip.state_at(t) for t in times]
     static = [q for q in questions_of_clip(clip, seed) if TASK_GROUPS[q.task] == "static"]
     asked: list[Lesson] = []
-    for question in static:
+    for index, question in enumerate(static):
         turns = list(_benchmark_turns(question))
-        for name, reply in _look(states, rng, count=2):
-            turns += [Turn("user", name), Turn("assistant", reply)]
+        for other in [*static[:index], *static[index + 1 :], _option_question(rng)]:
+            _, user, assistant = _benchmark_turns(_shuffled(other, rng))
+            turns += [Turn("user", user.text.removeprefix(PRE_QUERY)), assistant]
         asked.append(Lesson("static", 0, tuple(turns)))
+    asked.append(Lesson("static", 0, _benchmark_turns(_option_question(rng))))
     looking = []
     for _ in range(2):
         turns = []
@@ -233,6 +235,21 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
             turns += [Turn("user", text), Turn("assistant", reply)]
         looking.append(Lesson("look", 0, tuple(turns)))
     return [grid], [*asked, *looking]
+
+
+_OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS)
+
+
+def _option_question(rng: np.random.Generator) -> Question:
+    """Ask which option says a word: how letters stand for options is learned before what they say."""
+    words = [str(word) for word in rng.permutation(_OPTIONS[int(rng.integers(len(_OPTIONS)))])]
+    candidates = tuple(words[: int(rng.integers(2, len(words) + 1))])
+    answer = str(rng.choice(candidates))
+    return Question("option", f"Which option says {answer}?", candidates, answer)
+
+
+def _shuffled(question: Question, rng: np.random.Generator) -> Question:
+    return replace(question, candidates=tuple(str(c) for c in rng.permutation(question.candidates)))
 
 
 def _benchmark_turns(question: Question) -> tuple[Turn, Turn, Turn]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from share4video.models.llava_next.state_dict_adapter import disk_name
 from share4video.synthetic import language
 from share4video.synthetic.world import sample_clip
 
@@ -203,8 +204,22 @@ def load_processor(folder: Path) -> LlavaNextProcessor:
 def save_checkpoint(
     model: LlavaNextForConditionalGeneration, processor: LlavaNextProcessor, folder: Path
 ) -> None:
-    """Write a trained model as fp16 safetensors with its processor, chat template and domain card."""
-    model.half().save_pretrained(folder)
+    """Write a model as fp16 safetensors with its processor, chat template and domain card.
+
+    Weights have the names every server reads, which are not those transformers saves a new model under.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.half()
+    weights = {
+        disk_name(name): tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embeddings
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "share4video.json").write_text(json.dumps({"domain": "synthetic"}) + "\n", encoding="utf-8")
 
@@ -212,6 +227,5 @@ def save_checkpoint(
 def write_checkpoint(folder: Path, kind: Kind, seed: int = 0) -> Path:
     """Write a random-weight checkpoint with processor and chat template: a small real model for tests."""
     tokenizer = build_tokenizer()
-    build_model(kind, tokenizer, seed).save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
+    save_checkpoint(build_model(kind, tokenizer, seed), build_processor(tokenizer), folder)
     return folder
