@@ -260,6 +260,14 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def parse_table(data: bytes) -> pa.Table:
+    """Decode Parquet held in memory.
+
+    Without threads: there is nothing to wait for, and a process that ends while Arrow's pool starts is aborted.
+    """
+    return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
+
+
 def empty_table(name: str) -> pa.Table:
     """Return table ``name`` without rows."""
     return TABLES[name].empty_table()
@@ -283,7 +291,7 @@ def read_table(store: Store, ref: StageRef, table: str, *, shard: int | None = N
     for part in manifest.parts:
         if part.table != table or (shard is not None and part.shard != shard):
             continue
-        pieces.append(pq.read_table(io.BytesIO(_verified(store, ref, part.path, part.sha256))))
+        pieces.append(parse_table(_verified(store, ref, part.path, part.sha256)))
     return pa.concat_tables(pieces) if pieces else empty_table(table)
 
 
