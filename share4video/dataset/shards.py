@@ -263,7 +263,7 @@ def table_bytes(table: pa.Table) -> bytes:
 def parse_table(data: bytes) -> pa.Table:
     """Decode Parquet held in memory.
 
-    Without threads: there is nothing to wait for, and a process that ends while Arrow's pool starts is aborted.
+    Without threads: there is nothing to wait for, and ending while Arrow's pool starts aborts the process.
     """
     return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
 
