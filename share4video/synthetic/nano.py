@@ -218,6 +218,7 @@ def save_checkpoint(
         if name != "lm_head.weight"  # tied to the embeddings
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     processor.save_pretrained(folder)
