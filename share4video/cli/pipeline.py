@@ -69,6 +69,8 @@ def run(
     done = run_as_pipeline(entry, entry.arguments(wanted, given), wanted, runs=runs, budget_s=budget_s)
     for stage, ref in done.refs.items():
         typer.echo(f"{stage:<20} {ref}" + ("  unchanged" if done.finished[stage].reused else ""))
+    if "report" in done.finished:
+        typer.echo(f"{'report':<20} {done.finished['report'].label}")
     if done.unchanged:
         typer.echo("Nothing changed: every stage had published this already.")
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from share4video.config import RunConfig
 from share4video.synthetic.clips import write_clip
 from share4video.synthetic.world import sample_clip
 from tests.engines import FakeEngine
-
-CLIPS = 3
 
 
 def write_source(folder: Path) -> Path:
@@ -35,9 +36,16 @@ def write_config(path: Path, engine: FakeEngine, **stages: object) -> Path:
     return path
 
 
-def share4video(*arguments: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
+def start_share4video(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start the command line in a process of its own."""
     command = [sys.executable, "-c", "from share4video.cli.main import app; app()", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=150, check=False, **options
-    )  # type: ignore[call-overload,no-any-return]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.DEVNULL)
+
+
+def until(true: Callable[[], bool], within_s: float) -> None:
+    """Wait until something is true; fail after ``within_s`` seconds."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)

@@ -13,7 +13,7 @@ from share4video.events import StageEvent
 from share4video.stages.chain import Chain
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
-from tests.pipelines.material import write_config, write_source
+from tests.pipelines.material import start_share4video, until, write_config, write_source
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,26 @@ def test_pipelines_and_verbs_publish_the_same_bytes(
     calls = len(fake_engine.calls())
     assert run("curate", source=str(source)).unchanged
     assert len(fake_engine.calls()) == calls
+
+
+def test_a_killed_run_goes_on_where_it_was(source: Path, fake_engine: FakeEngine, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", fake_engine)
+    whole = Chain(read_settings(str(config)), LocalStore(tmp_path / "undisturbed"))
+    whole.caption(whole.curate(str(source)))
+    calls = len(fake_engine.calls())
+
+    fake_engine.settings(latency_s=0.3)
+    shelf = tmp_path / "killed"
+    command = ["caption", str(source), "--store", str(shelf), "--config", str(config)]
+    victim = start_share4video(*command, cwd=tmp_path)
+    until(lambda: len(fake_engine.calls()) >= calls // 2, 120)
+    victim.kill()
+    victim.wait()
+    made_before = len(fake_engine.calls())
+
+    fake_engine.settings()
+    rest = Chain(read_settings(str(config)), LocalStore(shelf))
+    rest.caption(rest.curate(str(source)))
+    assert published(shelf) == published(tmp_path / "undisturbed")
+    in_flight = read_settings(str(config)).engines.captioner.max_in_flight
+    assert len(fake_engine.calls()) <= calls - made_before + in_flight

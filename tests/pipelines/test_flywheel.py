@@ -1,0 +1,90 @@
+"""The whole flywheel with the local runner and the store on S3: all stages for real, two training steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.catalogue import PIPELINES
+from pipelines.local import LocalRun, run_local
+from share4video.captioning.engine import shared_server
+from share4video.cli.options import read_settings
+from share4video.config import EngineSpec, RunConfig
+from share4video.dataset.manifest import StageRef, load_manifest
+from share4video.evaluation.results import read_results
+from share4video.model_registry import fetch_checkpoint
+from share4video.store import Store
+from share4video.work import WORK_VARIABLE
+from tests.engines import FakeEngine
+from tests.pipelines.material import write_config, write_source
+
+BASE = "builtin:nano-base"
+STAGES = {
+    "mixture": {"grid_frames": 4},
+    "train": {
+        "base_model": BASE,
+        "max_steps": 2,
+        "batch_size": 2,
+        "lora_rank": 4,
+        "lora_alpha": 8,
+        "precision": "fp32",
+        "activation_checkpointing": False,
+    },
+    "gate": {"min_questions": 4},
+}
+
+
+def write_questions(folder: Path) -> Path:
+    """Write two questions about each of the source's clips."""
+    records = [
+        {"video": f"clip-{n}.mp4", "question": f"Question {q}?", "candidates": ["yes", "no"], "answer": "yes"}
+        for n in (1, 2)
+        for q in (1, 2)
+    ]
+    folder.mkdir()
+    (folder / "order.json").write_text(json.dumps(records))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_videos_become_a_released_model_on_s3(
+    s3_root: str, fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    source = write_source(tmp_path / "source")
+    config = read_settings(str(write_config(tmp_path / "config.yaml", fake_engine, **STAGES)))
+    given = {
+        "source": str(source),
+        "questions": str(write_questions(tmp_path / "questions")),
+        "question_clips": str(source),
+        "store": s3_root,
+    }
+    with shared_server([EngineSpec(model_path=BASE)]):
+        run = flywheel(config, given, tmp_path / "first")
+        again = flywheel(config, given, tmp_path / "second")
+
+    assert [*run.finished] == [*PIPELINES["flywheel"].stages]
+    for event in run.finished.values():
+        assert event.rows_in == event.rows_out + sum(event.rejects.values())
+    store = Store.open(s3_root)
+    refs = {stage: StageRef.parse(ref) for stage, ref in run.refs.items()}
+    assert load_manifest(store, refs["dataset"]).rows("clips") == 2
+    assert (fetch_checkpoint(store, refs["train"]) / "model.safetensors").is_file()
+    assert len(read_results(store, refs["evaluate-candidate"]).answers) == 4
+    assert run.finished["release"].details["outcome"] in ("promoted", "refused")
+    page = Path(run.finished["report"].label).read_text()
+    assert "<html" in page
+    assert str(tmp_path) not in page
+    assert not run.unchanged
+
+    assert again.unchanged
+    assert again.refs == run.refs
+    assert again.finished["release"].details["model"] == run.finished["release"].details["model"]
+
+
+def flywheel(config: RunConfig, given: dict[str, str], folder: Path) -> LocalRun:
+    return run_local("flywheel", PIPELINES["flywheel"].arguments(config, given), folder)
