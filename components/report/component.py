@@ -23,8 +23,6 @@ def report(
     page: dsl.Output[dsl.HTML],
 ) -> str:
     """Write the page; ``truth`` is the folder of synthetic clips' truth, empty where nobody knows it."""
-    from pathlib import Path
-
     from share4video.dataset.manifest import StageRef
     from share4video.report import write_report
     from share4video.stages.task import stage_task
@@ -46,8 +44,8 @@ def report(
         written = write_report(
             task.store,
             {stage: StageRef.parse(ref) for stage, ref in refs.items()},
-            Path(page.path),
-            truth=Path(truth) if truth else None,
+            page.path,
+            truth=truth or None,
         )
         task.done(str(written))
         return str(written)

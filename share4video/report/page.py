@@ -37,9 +37,9 @@ class Tile:
 def write_report(
     store: Store,
     refs: Mapping[str, StageRef],
-    path: Path,
+    path: Path | str,
     *,
-    truth: Path | None = None,
+    truth: Path | str | None = None,
     unchanged: Collection[str] = (),
     title: str = "share4video",
 ) -> Path:
@@ -60,6 +60,7 @@ def write_report(
     Raises:
         UserError: an output is missing or damaged, or the file cannot be written.
     """
+    path, truth = Path(path), Path(truth) if truth else None
     page = render_report(store, refs, truth=truth, unchanged=unchanged, title=title)
     partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
