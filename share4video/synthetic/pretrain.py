@@ -51,27 +51,29 @@ class Recipe:
     shares: dict[str, float]
 
 
-RECIPES: dict[str, Recipe] = {
+# Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
+# the chat base (``--start-from`` the captioner's state) on the other. A captioner step takes about a second.
+RECIPES: dict[nano.Kind, Recipe] = {
     "captioner": Recipe(
-        clips=2500,
-        steps=4500,
-        tower_steps=600,
+        clips=4000,
+        steps=9000,
+        tower_steps=800,
         batch=32,
         lr=1.5e-3,
         shares={"sliding": 0.80, "first": 0.08, "brief": 0.07, "fast": 0.05},
     ),
     "summarizer": Recipe(
         clips=8000,
-        steps=3500,
+        steps=6000,
         tower_steps=0,
         batch=16,
         lr=2e-3,
         shares={"summary": 0.9, "recaption": 0.1},
     ),
     "chat": Recipe(
-        clips=4000,
-        steps=4500,
-        tower_steps=600,
+        clips=6000,
+        steps=7000,
+        tower_steps=0,
         batch=32,
         lr=1.5e-3,
         shares={"static": 0.5, "look": 0.5},
