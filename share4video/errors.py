@@ -38,8 +38,15 @@ def record_user_error(error: UserError) -> None:
     """
     path = os.environ.get(ERROR_FILE_VARIABLE)
     if path:
-        fields = {"what": error.what, "where": error.where, "fix": error.fix}
-        Path(path).write_text(json.dumps(fields), encoding="utf-8")
+        write_user_error(error, Path(path))
+
+
+def write_user_error(error: UserError, path: Path) -> None:
+    """Write the error to ``path``, whole or not at all, for `read_user_error`."""
+    fields = {"what": error.what, "where": error.where, "fix": error.fix}
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(json.dumps(fields), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def read_user_error(path: Path) -> UserError | None:

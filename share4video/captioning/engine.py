@@ -123,7 +123,7 @@ def shared_server(specs: Sequence[EngineSpec], *, port: int | None = None) -> It
     with serve_models(list(local.values()), port=port) as server:
         known = _named_endpoints()
         known |= {name: f"{server.base_url}#{server.load(folder)}" for name, folder in local.items()}
-        with _environment({ENDPOINTS_VARIABLE: json.dumps(known), SERVER_VARIABLE: str(server.folder)}):
+        with environment_of({ENDPOINTS_VARIABLE: json.dumps(known), SERVER_VARIABLE: str(server.folder)}):
             yield server
 
 
@@ -241,7 +241,8 @@ def _service_url(name: str) -> str:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment_of(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for this process and those it starts, until the block ends."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

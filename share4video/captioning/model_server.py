@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import httpx
 
 import share4video
 from share4video.captioning.checkpoints import check_checkpoint, checkpoint_bytes, checkpoint_revision
-from share4video.errors import UserError
+from share4video.errors import UserError, read_user_error
 from share4video.work import work_folder
 
 SERVER_VARIABLE = "SHARE4VIDEO_MODEL_SERVER"
@@ -38,6 +38,8 @@ LOAD_TIMEOUT_S = 600.0
 _LOGS_KEPT = 20
 _STOP_TIMEOUT_S = 8.0  # TERM, 3 s, KILL, and some air
 _ADDRESS_FILE = "server.json"
+ON_DEMAND_FILE, WANTED_FILE, FAILED_FILE = "on-demand", "wanted", "failed.json"
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,18 @@ def served_name(checkpoint: Path) -> str:
 
 
 def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer | None:
-    """Return the server that the process which started this one shares, or None where none answers."""
+    """Return the server that the process which started this one shares, or None where none answers.
+
+    One that is started on demand (see `on_demand`) is asked for, and waited for.
+
+    Raises:
+        UserError: it was asked for and did not start.
+    """
     folder = environment.get(SERVER_VARIABLE)
     if not folder:
         return None
+    if (Path(folder) / ON_DEMAND_FILE).exists():
+        _ask_for_server(Path(folder))
     try:
         fields = json.loads((Path(folder) / _ADDRESS_FILE).read_text(encoding="utf-8"))
         server = ModelServer(Path(folder), fields["base_url"], Path(fields["log"]))
@@ -116,9 +126,24 @@ def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer |
         return None  # it ended with its owner
 
 
+def _ask_for_server(folder: Path) -> None:
+    """Ask the owner of ``folder`` for its server, and wait until it listens."""
+    (folder / WANTED_FILE).touch()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (folder / _ADDRESS_FILE).exists() and time.monotonic() < deadline:
+        error = read_user_error(folder / FAILED_FILE)
+        if error is not None:
+            raise error
+        time.sleep(POLL_S)
+
+
 @contextmanager
 def serve_models(
-    checkpoints: Sequence[Path], *, port: int | None = None, log: Path | None = None
+    checkpoints: Sequence[Path],
+    *,
+    port: int | None = None,
+    log: Path | None = None,
+    folder: Path | None = None,
 ) -> Iterator[ModelServer]:
     """Serve checkpoint folders in one ``transformers serve`` until the block ends.
 
@@ -128,6 +153,7 @@ def serve_models(
     Args:
         port: the port to listen on at 127.0.0.1; a free one where it is None.
         log: the file for the server's output; one in the work folder where it is None.
+        folder: the server's work folder, which the caller removes; a temporary one where it is None.
 
     Raises:
         UserError: the port is in use, a model folder is missing or incomplete, or the server did not start
@@ -139,8 +165,9 @@ def serve_models(
         _check_port_free(port)
     log = log or _new_log()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="share4video-server-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="share4video-server-")))
         (folder / "models").mkdir()
         small = all(checkpoint_bytes(checkpoint) <= SMALL_MODEL_BYTES for checkpoint in checkpoints)
         process = _start(folder / "models", log, port=port or 0, small=small)
@@ -148,7 +175,9 @@ def serve_models(
             bound = _wait_until_listening(process, log)
             server = ModelServer(folder, f"http://127.0.0.1:{bound}/v1", log)
             address = {"base_url": server.base_url, "log": str(log)}
-            (folder / _ADDRESS_FILE).write_text(json.dumps(address), encoding="utf-8")
+            partial = folder / f".{_ADDRESS_FILE}"
+            partial.write_text(json.dumps(address), encoding="utf-8")
+            partial.rename(folder / _ADDRESS_FILE)  # whoever waits for it sees all of it
             for checkpoint in checkpoints:
                 server.load(checkpoint)
             yield server

@@ -77,7 +77,7 @@ def demo(
     if run.unchanged:
         console.print("Nothing changed: every stage had published this already.")
     console.print("try next:")
-    for command in next_commands(root, run, answer):
+    for command in next_commands(root, run, made, answer):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 
 

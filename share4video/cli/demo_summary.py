@@ -19,6 +19,7 @@ from share4video.store import Store
 if TYPE_CHECKING:
     from pipelines.local import LocalRun
     from share4video.cli.demo import Answer
+    from share4video.synthetic.clips import DemoSet
 
 CURATION = ("probe", "brief", "dedup", "keyframes")
 DUPLICATE_REASONS = ("near_duplicate", "exact_duplicate")
@@ -75,17 +76,18 @@ def _accuracy(event: StageEvent) -> str:
     return f"{event.metrics['accuracy']:.1%}"
 
 
-def next_commands(store: str, run: LocalRun, answer: Answer | None) -> list[str]:
+def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | None) -> list[str]:
     """Return three commands that work as they stand after the demo."""
     where = f"SHARE4VIDEO_STORE={shlex.quote(store)}"
     look = f"{where} share4video dataset show {run.refs['dataset']}"
     if answer is None:
-        again = f"{where} share4video evaluate {run.refs['train']} --questions DIR --question-clips DIR"
+        asked = f"--questions {shlex.quote(str(made.questions))} --question-clips {shlex.quote(str(made.heldout))}"
+        again = f"{where} share4video evaluate {run.refs['train']} {asked}"
         return [look, again, "share4video pipeline compile flywheel"]
     champion = f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}"
-    clip = shlex.quote(str(answer.video))
+    clip, question = shlex.quote(str(answer.video)), shlex.quote(answer.question)
     return [
-        f'{where} share4video chat --model {champion} --video {clip} "{answer.question}"',
+        f"{where} share4video chat --model {champion} --video {clip} {question}",
         f"{where} share4video serve {champion} --port 8080",
         look,
     ]

@@ -89,12 +89,12 @@ def new_run_folder(runs: Path, name: str) -> Path:
 
 @contextmanager
 def engines_running(engines: Sequence[EngineSpec | None]) -> Iterator[None]:
-    """Serve the local models among ``engines`` in one process for the time of the block."""
+    """Let the local models among ``engines`` be served by one process, from when one is first asked."""
     local = [spec for spec in engines if spec is not None and spec.model_path is not None]
     if not local:
         yield
         return
-    from share4video.captioning.engine import shared_server
+    from share4video.captioning.on_demand import server_on_demand
 
-    with shared_server(local):
+    with server_on_demand(local):
         yield

@@ -1,0 +1,70 @@
+"""A model server that starts when somebody first asks for it.
+
+A run that finds everything published asks no model anything, and should not pay for a server. So the process
+that owns the run only says that there could be one: it names a folder in the environment, and a thread of it
+watches the folder for a file that `model_server.running_server` leaves there, in whatever process that is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from share4video.captioning.checkpoints import check_checkpoint, checkpoint_folder
+from share4video.captioning.engine import environment_of
+from share4video.captioning.model_server import (
+    FAILED_FILE,
+    ON_DEMAND_FILE,
+    POLL_S,
+    SERVER_VARIABLE,
+    WANTED_FILE,
+    serve_models,
+)
+from share4video.config import EngineSpec
+from share4video.errors import UserError, write_user_error
+
+_STOP_S = 10.0
+
+
+@contextmanager
+def server_on_demand(specs: Sequence[EngineSpec]) -> Iterator[Path]:
+    """Serve the local checkpoints among ``specs`` once `engine.connect` asks, here or in a child process.
+
+    Yields:
+        The server's folder; the environment names it inside the block.
+
+    Raises:
+        UserError: a checkpoint is missing or incomplete.
+    """
+    checkpoints = [checkpoint_folder(spec.model_path) for spec in specs if spec.model_path is not None]
+    for checkpoint in checkpoints:
+        check_checkpoint(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="share4video-server-") as name:
+        folder = Path(name)
+        (folder / ON_DEMAND_FILE).touch()
+        over = threading.Event()
+        keeper = threading.Thread(
+            target=_keep, args=(folder, checkpoints, over), name="model-server", daemon=True
+        )
+        keeper.start()
+        try:
+            with environment_of({SERVER_VARIABLE: str(folder)}):
+                yield folder
+        finally:
+            over.set()
+            keeper.join(_STOP_S)  # a server that is just starting ends with this process
+
+
+def _keep(folder: Path, checkpoints: Sequence[Path], over: threading.Event) -> None:
+    """Wait until the server is wanted, and run it until the block is over."""
+    while not (folder / WANTED_FILE).exists():
+        if over.wait(POLL_S):
+            return
+    try:
+        with serve_models(checkpoints, folder=folder):
+            over.wait()
+    except UserError as error:
+        write_user_error(error, folder / FAILED_FILE)
