@@ -81,9 +81,9 @@ def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | Non
     where = f"SHARE4VIDEO_STORE={shlex.quote(store)}"
     look = f"{where} share4video dataset show {run.refs['dataset']}"
     if answer is None:
-        asked = f"--questions {shlex.quote(str(made.questions))} --question-clips {shlex.quote(str(made.heldout))}"
-        again = f"{where} share4video evaluate {run.refs['train']} {asked}"
-        return [look, again, "share4video pipeline compile flywheel"]
+        questions, heldout = shlex.quote(str(made.questions)), shlex.quote(str(made.heldout))
+        again = f"share4video evaluate {run.refs['train']} --questions {questions} --question-clips {heldout}"
+        return [look, f"{where} {again}", "share4video pipeline compile flywheel"]
     champion = f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}"
     clip, question = shlex.quote(str(answer.video)), shlex.quote(answer.question)
     return [
