@@ -20,6 +20,7 @@ import numpy.typing as npt
 from share4video.media import compose
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lessons import Lesson, Picture
+from share4video.synthetic.tokenizer import END
 from share4video.synthetic.world import SHAPES
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class LessonStore:
         supervised: list[bool] = []
         image = "<image>\n" if sees else ""
         for role, text in turns:
-            head, body = f"<|{role}|>\n", text + nano.END
+            head, body = f"<|{role}|>\n", text + END
             if role == "user":
                 head, image = head + image, ""
             for piece, taught in ((head, False), (body, role == "assistant")):

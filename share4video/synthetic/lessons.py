@@ -1,28 +1,23 @@
-"""What the nano models are taught: images in the product's own layouts, with prompts and target texts.
+"""What the captioner and the summarizer are taught: images in the product's own layouts, prompts and targets.
 
-One training clip gives examples for every role of the captioner, for the summarizer, and perception lessons
-for the chat base. Images come from ``media.compose``; frames are softened by JPEG as key frames are.
+One training clip gives examples for every role. Images come from ``media.compose``; frames are softened by
+JPEG as key frames are. What the chat base is taught is in ``chat_lessons``.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from share4video.captioning import sharecaptioner
 from share4video.captioning.role_inputs import TimedCaption
-from share4video.chat import PRE_QUERY, grid_question
-from share4video.evaluation import mvbench
-from share4video.evaluation.questions import LETTERS
-from share4video.evaluation.questions import Question as BenchmarkQuestion
 from share4video.media import compose
 from share4video.media.sampling import every, uniform_indices
 from share4video.synthetic import language
-from share4video.synthetic.questions import COUNTS, TASK_GROUPS, Question, questions_of_clip
 from share4video.synthetic.render import SIDE, render
 from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, SIZES, Clip, Seen, State, sample_clip
 
@@ -207,113 +202,3 @@ def summarizer_lessons(seed: int) -> list[Lesson]:
     brief = " ".join(text for _, text in timed[:4] if not language.is_nothing(text))
     expand = Turn("user", sharecaptioner.recaption_text(brief))
     return [*lessons, Lesson("recaption", None, (expand, Turn("assistant", short)))]
-
-
-def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
-    """Perception lessons on one 16-frame grid: static questions in MVBench's form, and single frames.
-
-    Nothing here names a motion, an order or a change: what the base lacks is left for fine-tuning.
-    """
-    clip, rng = sample_clip(seed), np.random.default_rng([seed, 9])
-    frames, times = ClipFrames(clip, rng), uniform_times(clip, 16)
-    grid = frames.picture("grid4", times, compose.frame_grid)
-    states = [clip.state_at(t) for t in times]
-    static = [q for q in questions_of_clip(clip, seed) if TASK_GROUPS[q.task] == "static"]
-    asked: list[Lesson] = []
-    for index, question in enumerate(static):
-        turns = list(_benchmark_turns(question))
-        for other in [*static[:index], *static[index + 1 :], _option_question(rng)]:
-            _, user, assistant = _benchmark_turns(_shuffled(other, rng))
-            turns += [Turn("user", user.text.removeprefix(PRE_QUERY)), assistant]
-        asked.append(Lesson("static", 0, tuple(turns)))
-    asked.append(Lesson("static", 0, _benchmark_turns(_option_question(rng))))
-    looking = []
-    for _ in range(2):
-        turns = []
-        for number, (name, reply) in enumerate(_look(states, rng, count=5)):
-            text = grid_question(name) if number == 0 and rng.random() < 0.5 else name
-            turns += [Turn("user", text), Turn("assistant", reply)]
-        looking.append(Lesson("look", 0, tuple(turns)))
-    return [grid], [*asked, *looking]
-
-
-_OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS)
-
-
-def _option_question(rng: np.random.Generator) -> Question:
-    """Ask which option says a word: how letters stand for options is learned before what they say."""
-    words = [str(word) for word in rng.permutation(_OPTIONS[int(rng.integers(len(_OPTIONS)))])]
-    candidates = tuple(words[: int(rng.integers(2, len(words) + 1))])
-    answer = str(rng.choice(candidates))
-    return Question("option", f"Which option says {answer}?", candidates, answer)
-
-
-def _shuffled(question: Question, rng: np.random.Generator) -> Question:
-    return replace(question, candidates=tuple(str(c) for c in rng.permutation(question.candidates)))
-
-
-def _benchmark_turns(question: Question) -> tuple[Turn, Turn, Turn]:
-    """The conversation as the evaluation has it, with the whole answer."""
-    index = question.candidates.index(question.answer)
-    asked = BenchmarkQuestion(
-        id="",
-        task=question.task,
-        video="",
-        question=question.question,
-        candidates=question.candidates,
-        answer_index=index,
-    )
-    answer = f"{mvbench.PREFILL}{LETTERS[index]}) {question.answer}"
-    user = grid_question(mvbench.question_block(asked))
-    return Turn("system", mvbench.SYSTEM), Turn("user", user), Turn("assistant", answer)
-
-
-def _place(seen: Seen | None) -> str:
-    if seen is None:
-        return "none"
-    across = "left" if seen.x < 0.4 else "right" if seen.x > 0.6 else "centre"
-    along = "top" if seen.y < 0.4 else "bottom" if seen.y > 0.6 else "middle"
-    return f"{along} {across}"
-
-
-def _look(states: Sequence[State], rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Questions about single frames of the grid, or the same thing frame by frame."""
-    shapes = sorted({seen.shape for state in states for seen in state.bodies})
-    found: list[tuple[str, str]] = []
-    for _ in range(count):
-        number = int(rng.integers(len(states)))
-        state = states[number]
-        if not shapes or rng.random() < 0.2:
-            text = f"a {state.background} background"
-            found.append(
-                (f"What is in frame {number + 1}?", f"{language.things(state) or 'nothing'} on {text}.")
-            )
-            continue
-        shape = str(rng.choice(shapes))
-        track = [next((s for s in st.bodies if s.shape == shape), None) for st in states]
-        kind = rng.random()
-        if kind < 0.4:
-            places = ", ".join(_place(seen) for seen in track)
-            found.append((f"Where is the {shape} in each frame?", f"{places}."))
-        elif kind < 0.55:
-            colours = ", ".join(seen.colour if seen else "none" for seen in track)
-            found.append((f"What colour is the {shape} in each frame?", f"{colours}."))
-        elif kind < 0.75:
-            found.append((f"Where is the {shape} in frame {number + 1}?", f"{_place(track[number])}."))
-        else:
-            found.append(_compare(shape, track, rng))
-    return found
-
-
-def _compare(shape: str, track: Sequence[Seen | None], rng: np.random.Generator) -> tuple[str, str]:
-    """Compare the place of a body in two frames of the grid, as one compares two pictures."""
-    one, two = sorted(int(i) for i in rng.choice(len(track), size=2, replace=False))
-    axis, words = ("x", ("left", "right")) if rng.random() < 0.5 else ("y", ("top", "bottom"))
-    question = f"Compare frame {one + 1} and frame {two + 1}: where is the {shape} nearer to the {words[1]}?"
-    first, second = track[one], track[two]
-    if first is None or second is None:
-        return question, "none."
-    gap = getattr(second, axis) - getattr(first, axis)
-    if abs(gap) < language.MOVED:
-        return question, "the same."
-    return question, f"frame {two + 1 if gap > 0 else one + 1}."

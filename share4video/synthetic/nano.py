@@ -7,15 +7,11 @@ Three kinds: ``captioner`` (pairs, single frames, grids and strips to text), ``s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from share4video.models.llava_next.state_dict_adapter import disk_name
-from share4video.synthetic import language
-from share4video.synthetic.world import sample_clip
+from share4video.synthetic.tokenizer import CONTEXT, IMAGE, VOCABULARY, build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor, PreTrainedTokenizerFast
@@ -31,17 +27,6 @@ IMAGE_SIDE, PATCH = 96, 16
 WIDTH = 128  # of the tower and of the language model
 # (height, width): one tile, a stacked pair, two side by side, a grid, a strip of many frames
 PINPOINTS = [[96, 96], [192, 96], [96, 192], [192, 192], [384, 96]]
-VOCABULARY = 720
-CONTEXT = 2048
-PAD, IMAGE, SYSTEM, USER, ASSISTANT, END = (
-    "<pad>",
-    "<image>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-)
-
 # A final assistant message under ``add_generation_prompt`` is a prefill: no end of turn, no new header.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -64,55 +49,6 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt and loop.last and not prefill -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
     "{%- endfor -%}"
 )
-
-
-def corpus(extra: Iterable[str] = (), clips: int = 400) -> Iterator[str]:
-    """Yield the texts the tokenizer is fitted to: captions of training clips, then ``extra``."""
-    for seed in range(clips):
-        clip = sample_clip(seed)
-        rng = np.random.default_rng(seed)
-        times = [float(t) for t in np.arange(0.0, clip.duration_s, 2.0)]
-        first = language.first_caption(clip.state_at(0.0), rng)
-        later = [language.differential_caption(c, rng) for c in language.clip_changes(clip, times)]
-        yield language.summary_caption(list(zip(times, [first, *later], strict=True)))
-        yield from later
-        yield language.fast_caption(list(enumerate([first, *later])))
-        yield language.brief_caption([clip.state_at(t) for t in times[::4]])
-        for number, time_s in enumerate(times):
-            yield f"Video frame {number + 1} at {time_s:.2f} Second(s) description: "
-    yield from extra
-
-
-def build_tokenizer(extra: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """Fit a byte-level BPE tokenizer in which every word of the synthetic language is one token."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    words = Regex(r" ?[A-Za-z]+| ?\d+\.\d\d| ?\d+| ?[^\sA-Za-z\d]|\s")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(words, "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        min_frequency=2,
-        special_tokens=[PAD, IMAGE, SYSTEM, USER, ASSISTANT, END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus(extra), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        extra_special_tokens=[IMAGE, SYSTEM, USER, ASSISTANT],
-        model_max_length=CONTEXT,
-        padding_side="left",
-    )
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:
@@ -158,7 +94,7 @@ def build_model(
     text = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
-        intermediate_size=320 if sees else 288,
+        intermediate_size=288,
         num_hidden_layers=4 if sees else 3,
         num_attention_heads=4,
         num_key_value_heads=4,
@@ -187,10 +123,10 @@ def build_model(
     return model
 
 
-def save_processor(folder: Path, extra: Iterable[str] = ()) -> None:
+def save_processor(folder: Path) -> None:
     """Fit the tokenizer and write the processor to ``folder``, unless it is there."""
     if not (folder / "processor_config.json").exists():
-        build_processor(build_tokenizer(extra)).save_pretrained(folder)
+        build_processor(build_tokenizer()).save_pretrained(folder)
 
 
 def load_processor(folder: Path) -> LlavaNextProcessor:

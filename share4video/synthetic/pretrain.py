@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from share4video.synthetic import lessons, nano
+from share4video.synthetic.chat_lessons import chat_lessons
 from share4video.synthetic.lesson_store import (
     FIRST_BODY,
     PATCHES,
@@ -74,9 +75,9 @@ RECIPES: dict[nano.Kind, Recipe] = {
         clips=6000,
         steps=7000,
         tower_steps=0,
-        batch=32,
-        lr=1.5e-3,
-        shares={"static": 0.5, "look": 0.5},
+        batch=16,
+        lr=1e-3,
+        shares={"static": 0.4, "look": 0.35, "option": 0.25},
     ),
 }
 
@@ -107,7 +108,7 @@ def prepare(kind: nano.Kind, folder: Path, clips: int) -> list[int]:
 def _lessons(kind: nano.Kind, seed: int) -> tuple[list[lessons.Picture], list[lessons.Lesson]]:
     if kind == "summarizer":
         return [], lessons.summarizer_lessons(seed)
-    return lessons.captioner_lessons(seed) if kind == "captioner" else lessons.chat_lessons(seed)
+    return lessons.captioner_lessons(seed) if kind == "captioner" else chat_lessons(seed)
 
 
 class DenseHead(nn.Module):

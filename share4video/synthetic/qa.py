@@ -9,8 +9,6 @@ from dataclasses import replace
 from share4video.chat import grid_question
 from share4video.dataset.mixture import QA, TimedCaption
 from share4video.evaluation.mvbench import PREFILL, SYSTEM, question_block
-from share4video.evaluation.questions import LETTERS
-from share4video.evaluation.questions import Question as BenchmarkQuestion
 from share4video.synthetic import language
 from share4video.synthetic.questions import Question, questions_of_facts
 
@@ -53,14 +51,6 @@ def _turned(question: Question, place: int) -> Question:
 
 
 def _worded(question: Question) -> QA:
-    index = question.candidates.index(question.answer)
-    asked = BenchmarkQuestion(
-        id="",
-        task=question.task,
-        video="",
-        question=question.question,
-        candidates=question.candidates,
-        answer_index=index,
-    )
-    answer = f"{PREFILL}{LETTERS[index]}) {question.answer}"
+    asked = question.benchmark()
+    answer = f"{PREFILL}{asked.answer_letter}) {question.answer}"
     return QA(question.task, SYSTEM, grid_question(question_block(asked)), answer)

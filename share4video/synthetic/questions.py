@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from share4video.evaluation.questions import Question as BenchmarkQuestion
 from share4video.synthetic.language import Change, Fact, clip_changes, first_facts
 from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, Clip
 
@@ -36,6 +37,17 @@ class Question:
     question: str
     candidates: tuple[str, ...]
     answer: str
+
+    def benchmark(self) -> BenchmarkQuestion:
+        """Return the question as the evaluation words it, about no file."""
+        return BenchmarkQuestion(
+            id="",
+            task=self.task,
+            video="",
+            question=self.question,
+            candidates=self.candidates,
+            answer_index=self.candidates.index(self.answer),
+        )
 
 
 def questions_of_clip(clip: Clip, seed: int) -> list[Question]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from share4video.synthetic import lessons, nano
+from share4video.synthetic.chat_lessons import chat_lessons
 from share4video.synthetic.lesson_store import LessonStore, write_shard
 from share4video.synthetic.pretrain import Learner, Recipe, prepare, train
 
@@ -65,7 +66,7 @@ def test_labels_mark_the_body_where_it_is() -> None:
 
 def test_chat_lessons_name_no_motion() -> None:
     for seed in range(5):
-        _, taught = lessons.chat_lessons(seed)
+        _, taught = chat_lessons(seed)
         answers = " ".join(
             turn.text for lesson in taught for turn in lesson.turns if turn.role == "assistant"
         )

@@ -53,7 +53,9 @@ def test_packed_samples_are_computed_as_if_alone(
 ) -> None:
     from transformers import LlavaNextForConditionalGeneration
 
-    model: Any = LlavaNextForConditionalGeneration.from_pretrained(base, attn_implementation=attention)
+    model: Any = LlavaNextForConditionalGeneration.from_pretrained(
+        base, dtype=torch.float32, attn_implementation=attention
+    )
     model.eval()
     samples, _ = tokenize(processor, make_samples(2, 4), 4096)
     collate = Collator(0, Pictures(processor, 1 << 30), additive_mask=attention == "eager")

@@ -28,10 +28,12 @@ from tests.training.conftest import SMALL
 MakeSamples = Callable[[int, int], list[Sample]]
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, dtype: Any = torch.float32) -> Any:
     from transformers import LlavaNextForConditionalGeneration
 
-    model, report = LlavaNextForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    model, report = LlavaNextForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True
+    )
     assert not any(report.values()), report
     return model.eval()
 
@@ -63,7 +65,7 @@ def test_training_learns_and_writes_a_whole_checkpoint(
     assert "vision_tower.vision_model.embeddings.class_embedding" in names
     assert {"image_newline", "multi_modal_projector.linear_1.weight"} <= names
     assert not any("lora" in name for name in names)
-    tuned, before = _load(tmp_path / "tuned"), _load(base)
+    tuned, before = _load(tmp_path / "tuned", "auto"), _load(base)
     assert tuned.dtype == torch.float16
     for part in ("language_model.layers.0.mlp.up_proj", "multi_modal_projector.linear_1"):
         moved = tuned.model.get_submodule(part).weight.float() - before.model.get_submodule(part).weight
@@ -162,7 +164,7 @@ def test_bfloat16_with_recomputed_activations_takes_a_step(
     )
     report = sft.train(make_samples(1, 4), base, tmp_path / "tuned", config, work=tmp_path / "work")
     assert report.steps == 1
-    assert _load(tmp_path / "tuned").dtype == torch.bfloat16
+    assert _load(tmp_path / "tuned", "auto").dtype == torch.bfloat16
 
 
 def test_a_base_with_missing_and_strange_weights_is_refused(base: Path, tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What the chat base is taught: to see what a 16-frame grid shows, and to answer with an option's letter.
+
+Nothing here names a motion, an order or a change: what the base lacks is left for fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from share4video.chat import PRE_QUERY, grid_question
+from share4video.evaluation import mvbench
+from share4video.media import compose
+from share4video.synthetic import language
+from share4video.synthetic.lessons import ClipFrames, Lesson, Picture, Turn, uniform_times
+from share4video.synthetic.questions import COUNTS, TASK_GROUPS, Question, questions_of_clip
+from share4video.synthetic.world import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    SHAPES,
+    SIZES,
+    Clip,
+    Seen,
+    State,
+    sample_clip,
+)
+
+TEXT_TURNS = 6
+
+
+def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
+    """Lessons on one 16-frame grid, static questions in MVBench's form and single frames, and on no image."""
+    clip, rng = sample_clip(seed), np.random.default_rng([seed, 9])
+    frames, times = ClipFrames(clip, rng), uniform_times(clip, 16)
+    grid = frames.picture("grid4", times, compose.frame_grid)
+    states = [clip.state_at(t) for t in times]
+    asked: list[Lesson] = []
+    static = _static(clip)
+    for index, question in enumerate(static):
+        turns = list(_benchmark_turns(question))
+        for other in [*static[:index], *static[index + 1 :]]:
+            turns += _later(_shuffled(other, rng))
+        asked.append(Lesson("static", 0, tuple(turns)))
+    looking = []
+    for _ in range(2):
+        turns = []
+        for number, (name, reply) in enumerate(_look(states, rng, count=5)):
+            text = grid_question(name) if number == 0 and rng.random() < 0.5 else name
+            turns += [Turn("user", text), Turn("assistant", reply)]
+        looking.append(Lesson("look", 0, tuple(turns)))
+    return [grid], [*asked, *looking, _option_lesson(rng), _told_lesson(clip, rng)]
+
+
+def _static(clip: Clip) -> list[Question]:
+    return [q for q in questions_of_clip(clip, clip.seed) if TASK_GROUPS[q.task] == "static"]
+
+
+def _option_lesson(rng: np.random.Generator) -> Lesson:
+    """Ask which option says something: letters stand for options before what these say matters."""
+    turns = [Turn("system", mvbench.SYSTEM)]
+    for _ in range(TEXT_TURNS):
+        turns += _later(_option_question(rng))
+    return Lesson("option", None, tuple(turns))
+
+
+def _told_lesson(clip: Clip, rng: np.random.Generator) -> Lesson:
+    """Say in words what is to be seen, and ask about it."""
+    told = Turn("user", language.first_caption(clip.state_at(0.0), rng))
+    questions = _static(clip)
+    turns = [Turn("system", mvbench.SYSTEM)]
+    for number in range(TEXT_TURNS if questions else 0):
+        user, assistant = _later(_shuffled(questions[int(rng.integers(len(questions)))], rng))
+        turns += [replace(user, text=f"{told.text} {user.text}") if number == 0 else user, assistant]
+    return Lesson("option", None, tuple(turns)) if questions else _option_lesson(rng)
+
+
+def _later(question: Question) -> list[Turn]:
+    """The turns of a question that is not the first about its image, or has none."""
+    _, user, assistant = _benchmark_turns(question)
+    return [replace(user, text=user.text.removeprefix(PRE_QUERY)), assistant]
+
+
+_NAMES = tuple(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES)
+_WORDS = (*COLOURS, *SHAPES, *DIRECTIONS, *COUNTS, *BACKGROUNDS, *SIZES)
+_OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS, _NAMES, _WORDS)
+
+
+def _option_question(rng: np.random.Generator) -> Question:
+    words = [str(word) for word in rng.permutation(_OPTIONS[int(rng.integers(len(_OPTIONS)))])]
+    candidates = tuple(words[: int(rng.integers(2, 5))])
+    answer = str(rng.choice(candidates))
+    return Question("option", f"Which option says {answer}?", candidates, answer)
+
+
+def _shuffled(question: Question, rng: np.random.Generator) -> Question:
+    return replace(question, candidates=tuple(str(c) for c in rng.permutation(question.candidates)))
+
+
+def _benchmark_turns(question: Question) -> tuple[Turn, Turn, Turn]:
+    """The conversation as the evaluation has it, with the whole answer."""
+    asked = question.benchmark()
+    answer = f"{mvbench.PREFILL}{asked.answer_letter}) {question.answer}"
+    user = grid_question(mvbench.question_block(asked))
+    return Turn("system", mvbench.SYSTEM), Turn("user", user), Turn("assistant", answer)
+
+
+def _place(seen: Seen | None) -> str:
+    if seen is None:
+        return "none"
+    across = "left" if seen.x < 0.4 else "right" if seen.x > 0.6 else "centre"
+    along = "top" if seen.y < 0.4 else "bottom" if seen.y > 0.6 else "middle"
+    return f"{along} {across}"
+
+
+def _look(states: Sequence[State], rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """Questions about single frames of the grid, or the same thing frame by frame."""
+    shapes = sorted({seen.shape for state in states for seen in state.bodies})
+    found: list[tuple[str, str]] = []
+    for _ in range(count):
+        number = int(rng.integers(len(states)))
+        state = states[number]
+        if not shapes or rng.random() < 0.2:
+            text = f"a {state.background} background"
+            found.append(
+                (f"What is in frame {number + 1}?", f"{language.things(state) or 'nothing'} on {text}.")
+            )
+            continue
+        shape = str(rng.choice(shapes))
+        track = [next((s for s in st.bodies if s.shape == shape), None) for st in states]
+        kind = rng.random()
+        if kind < 0.4:
+            places = ", ".join(_place(seen) for seen in track)
+            found.append((f"Where is the {shape} in each frame?", f"{places}."))
+        elif kind < 0.55:
+            colours = ", ".join(seen.colour if seen else "none" for seen in track)
+            found.append((f"What colour is the {shape} in each frame?", f"{colours}."))
+        elif kind < 0.75:
+            found.append((f"Where is the {shape} in frame {number + 1}?", f"{_place(track[number])}."))
+        else:
+            found.append(_compare(shape, track, rng))
+    return found
+
+
+def _compare(shape: str, track: Sequence[Seen | None], rng: np.random.Generator) -> tuple[str, str]:
+    """Compare the place of a body in two frames of the grid, as one compares two pictures."""
+    one, two = sorted(int(i) for i in rng.choice(len(track), size=2, replace=False))
+    axis, words = ("x", ("left", "right")) if rng.random() < 0.5 else ("y", ("top", "bottom"))
+    question = f"Compare frame {one + 1} and frame {two + 1}: where is the {shape} nearer to the {words[1]}?"
+    first, second = track[one], track[two]
+    if first is None or second is None:
+        return question, "none."
+    gap = getattr(second, axis) - getattr(first, axis)
+    if abs(gap) < language.MOVED:
+        return question, "the same."
+    return question, f"frame {two + 1 if gap > 0 else one + 1}."
