@@ -34,6 +34,7 @@ from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 from share4video.evaluation.bootstrap import mean_interval, paired_difference
 from share4video.evaluation.results import CONTROL, RESULTS, Results, read_results
 from share4video.stages.chain import Chain
+from share4video.stages.contract import StageResult
 from share4video.store import LocalStore
 from share4video.synthetic.clips import DemoSet, write_demo_set
 
@@ -107,7 +108,11 @@ def measure(
         judge(SHUFFLED, str(trained[SHUFFLED]))
     return {
         "measured": "multiple-choice accuracy before and after fine-tuning on our captions",
-        "clips": {"train": _rows(store, dataset), "held_out": _count_videos(made), "seed": SEED},
+        "clips": {
+            "train": _published(store, dataset).rows_out,
+            "held_out": _count_videos(made),
+            "seed": SEED,
+        },
         "questions": len(results[BASE][RESULTS].answers),
         "engines": {spec.model_path: identity(spec) for spec in local},
         "settings": {"mixture": _plain(config.mixture), "train": _plain(config.train)},
@@ -123,8 +128,8 @@ def _plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _rows(store: LocalStore, ref: StageRef) -> int:
-    return load_manifest(store, ref).rows_out
+def _published(store: LocalStore, ref: StageRef) -> StageResult:
+    return StageResult.from_manifest(load_manifest(store, ref), computed_shards=0, total_shards=1)
 
 
 def _count_videos(made: DemoSet) -> int:
@@ -132,8 +137,8 @@ def _count_videos(made: DemoSet) -> int:
 
 
 def _training(store: LocalStore, ref: StageRef) -> dict[str, Any]:
-    manifest = load_manifest(store, ref)
-    return {"samples": manifest.rows_out, **manifest.metrics}
+    done = _published(store, ref)
+    return {"samples": done.rows_out, **done.metrics}
 
 
 def _judged(found: Mapping[str, Results]) -> dict[str, Any]:
