@@ -37,6 +37,7 @@ SYSTEM = (
     " accurately addresses the question.\n"
 )
 PREFILL = "Best option:("
+ONLY_BEST = "Only give the best option."  # the last line of a question
 BRACKET = "("  # the end of the pre-fill, put back in front of the reply before it is read
 JPEG_QUALITY = 95
 
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 def question_block(question: Question) -> str:
     """Return the question and its options as the benchmark words them."""
     options = "\n".join(f"({LETTERS[i]}) {text}" for i, text in enumerate(question.candidates))
-    return f"Question: {question.question}\nOptions:\n{options}\nOnly give the best option."
+    return f"Question: {question.question}\nOptions:\n{options}\n{ONLY_BEST}"
 
 
 def messages(question: Question, image: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -44,12 +44,19 @@ CLIP_SEEDS = {"captioner": 1_000_000, "summarizer": 2_000_000, "chat": 3_000_000
 
 @dataclass(frozen=True)
 class Recipe:
+    """How a kind is trained: on ``tower_steps`` of the dense loss alone, then on ``steps`` of lessons.
+
+    Of the latter the first ``text_steps`` take lessons without images. ``shares`` is how often each role is
+    taken.
+    """
+
     clips: int
     steps: int
     tower_steps: int
     batch: int
     lr: float
     shares: dict[str, float]
+    text_steps: int = 0
 
 
 # Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
@@ -78,6 +85,7 @@ RECIPES: dict[nano.Kind, Recipe] = {
         batch=16,
         lr=1e-3,
         shares={"static": 0.4, "look": 0.35, "option": 0.25},
+        text_steps=500,
     ),
 }
 
@@ -283,7 +291,7 @@ def train(
     for pool in store.rows.values():
         pool.sort(key=lambda row: len(row.ids))
     names = [name for name in recipe.shares if store.rows[name]]
-    shares = np.array([recipe.shares[name] for name in names])
+    blind = [name for name in names if store.rows[name][0].picture is None]
     began = time.time()
     log: dict[str, list[float]] = {}
     end = min(total, stop_after or total)
@@ -293,7 +301,10 @@ def train(
         rate = recipe.lr * min(1.0, (step + 1) / 200) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * share)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        name = str(rng.choice(names, p=shares / shares.sum()))
+        lesson = step - recipe.tower_steps
+        among = blind if blind and 0 <= lesson < recipe.text_steps else names
+        shares = np.array([recipe.shares[name] for name in among])
+        name = str(rng.choice(among, p=shares / shares.sum()))
         pool = store.rows[name]
         reach = max(1, int(len(pool) * min(1.0, 0.3 + 2.5 * share)))  # short lessons first
         rows = [pool[int(i)] for i in rng.integers(reach, size=recipe.batch)]
@@ -302,7 +313,7 @@ def train(
             log.setdefault("tower", []).append(float(loss.detach()))
         else:
             language, dense, right = learner(rows, store)
-            loss = language + 0.5 * max(0.0, 1 - (step - recipe.tower_steps) / (0.7 * recipe.steps)) * dense
+            loss = language + 0.5 * max(0.0, 1 - lesson / (0.7 * recipe.steps)) * dense
             log.setdefault(name, []).append(float(language.detach()))
             log.setdefault(name + "_right", []).append(float(right))
             log.setdefault("dense", []).append(float(dense.detach()))
@@ -342,6 +353,7 @@ def main(
     clips: int | None = None,
     steps: int | None = None,
     tower_steps: int | None = None,
+    text_steps: int | None = None,
     start_from: Annotated[Path | None, typer.Option(help="State of another kind to start from.")] = None,
     seed: int = 0,
     threads: int = 1,
@@ -354,6 +366,7 @@ def main(
         clips=recipe.clips if clips is None else clips,
         steps=recipe.steps if steps is None else steps,
         tower_steps=recipe.tower_steps if tower_steps is None else tower_steps,
+        text_steps=recipe.text_steps if text_steps is None else text_steps,
     )
     nano.save_processor(work / "processor")
     shards = prepare(kind, work / kind, recipe.clips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pipelines.catalogue import PIPELINES
 from pipelines.local import LocalRun, run_local
 from share4video.cli.options import read_settings
 from share4video.events import StageEvent
-from share4video.stages.chain import Chain
+from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, Chain
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.pipelines.material import start_share4video, until, write_config, write_source
@@ -64,12 +65,51 @@ def test_pipelines_and_verbs_publish_the_same_bytes(
     assert len(fake_engine.calls()) == calls
 
 
-def test_a_killed_run_goes_on_where_it_was(source: Path, fake_engine: FakeEngine, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "config.yaml", fake_engine)
-    whole = Chain(read_settings(str(config)), LocalStore(tmp_path / "undisturbed"))
-    whole.caption(whole.curate(str(source)))
-    calls = len(fake_engine.calls())
+@pytest.fixture(scope="module")
+def undisturbed(
+    source: Path, fake_engine_process: FakeEngine, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], int]:
+    """What a run that nobody disturbs publishes, and how many calls of the engine it takes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    fake_engine_process.settings()
+    config = write_config(folder / "config.yaml", fake_engine_process)
+    chain = Chain(read_settings(str(config)), LocalStore(folder / "store"))
+    chain.caption(chain.curate(str(source)))
+    return published(folder / "store"), len(fake_engine_process.calls())
 
+
+@pytest.mark.parametrize("stage", [*CURATE_STAGES, *CAPTION_STAGES])
+def test_a_run_killed_when_a_stage_starts_publishes_the_same(
+    stage: str,
+    undisturbed: tuple[dict[str, bytes], int],
+    source: Path,
+    fake_engine: FakeEngine,
+    tmp_path: Path,
+) -> None:
+    config = write_config(tmp_path / "config.yaml", fake_engine)
+    shelf = tmp_path / "store"
+    command = ["caption", str(source), "--store", str(shelf), "--config", str(config)]
+    victim = start_share4video(*command, cwd=tmp_path, stderr=subprocess.PIPE)
+    assert victim.stderr is not None
+    lines = iter(victim.stderr.readline, b"")
+    assert any(line.startswith(f"{stage} ...".encode()) for line in lines), "it ended before the stage"
+    victim.kill()
+    victim.wait()
+    victim.stderr.close()
+    assert published(shelf).keys() != undisturbed[0].keys()
+
+    rest = Chain(read_settings(str(config)), LocalStore(shelf))
+    rest.caption(rest.curate(str(source)))
+    assert published(shelf) == undisturbed[0]
+    in_flight = read_settings(str(config)).engines.captioner.max_in_flight
+    assert len(fake_engine.calls()) <= undisturbed[1] + in_flight
+
+
+def test_a_run_killed_amid_captions_goes_on_where_it_was(
+    undisturbed: tuple[dict[str, bytes], int], source: Path, fake_engine: FakeEngine, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path / "config.yaml", fake_engine)
+    whole, calls = undisturbed
     fake_engine.settings(latency_s=0.3)
     shelf = tmp_path / "killed"
     command = ["caption", str(source), "--store", str(shelf), "--config", str(config)]
@@ -82,6 +122,6 @@ def test_a_killed_run_goes_on_where_it_was(source: Path, fake_engine: FakeEngine
     fake_engine.settings()
     rest = Chain(read_settings(str(config)), LocalStore(shelf))
     rest.caption(rest.curate(str(source)))
-    assert published(shelf) == published(tmp_path / "undisturbed")
+    assert published(shelf) == whole
     in_flight = read_settings(str(config)).engines.captioner.max_in_flight
     assert len(fake_engine.calls()) <= calls - made_before + in_flight
