@@ -72,17 +72,20 @@ class Conversation:
         base_url: where the gateway answers; ``/v1`` is added where it is missing.
         video: the clip as the gateway is told it, see `video_address`.
         model: the served model's name; empty asks the address for the one it serves.
+        system: what is said before the first turn; empty leaves it to the checkpoint's chat template.
 
     Raises:
         UserError: nothing answers at the address.
     """
 
-    def __init__(self, base_url: str, video: str, *, model: str = "", timeout_s: float = 600.0) -> None:
+    def __init__(
+        self, base_url: str, video: str, *, model: str = "", system: str = "", timeout_s: float = 600.0
+    ) -> None:
         self.base_url = _with_version(base_url)
         self._client = _client(self.base_url, timeout_s)
         self.model = model or self._served_model()
         self._video: dict[str, Any] | None = {"type": "video_url", "video_url": {"url": video}}
-        self.messages: list[Any] = []
+        self.messages: list[Any] = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question: str, *, max_tokens: int = 512) -> Iterator[str]:
         """Send the next question and yield the answer as it comes; the last yield ends the turn.

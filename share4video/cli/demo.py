@@ -110,7 +110,7 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> Answer | None:
     """Serve the champion through the gateway and ask it; None where no model was ever promoted."""
     from serving.gateway.process import serve_model
     from share4video.chat import Conversation, video_address
-    from share4video.evaluation.mvbench import question_block
+    from share4video.evaluation.mvbench import SYSTEM, question_block
     from share4video.model_registry import ModelRegistry, store_root
     from share4video.training import tracking
 
@@ -122,7 +122,7 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> Answer | None:
         asked = _question(made)
         video = made.heldout / asked.video
         with serve_model(f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}", store=store) as gateway:
-            talk = Conversation(gateway.url, video_address(str(video)))
+            talk = Conversation(gateway.url, video_address(str(video)), system=SYSTEM)
             said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
         right = f"({asked.answer_letter}) {asked.candidates[asked.answer_index]}"
         task.done(f"{said} (right: {right})")

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from share4video.media import compose
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lessons import Lesson, Picture
+from share4video.synthetic.render import SIDE
 from share4video.synthetic.tokenizer import END
 from share4video.synthetic.world import SHAPES
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # (height, width) in pixels
 FIRST_BODY = 4  # classes below are ground
 PATCHES = nano.IMAGE_SIDE // nano.PATCH
+POINTS, MIN_POINTS = 4, 4  # points per side of a patch; how many of all a body must cover
 
 
 def tile_grid(size: Size) -> tuple[Size, Size, Size]:
@@ -46,60 +48,85 @@ def tile_grid(size: Size) -> tuple[Size, Size, Size]:
 
 
 @cache
-def _patch_centres(size: Size) -> npt.NDArray[np.float64]:
-    """Where the centre of every patch lies in the image, [T, N, 2] as (y, x) shares of its sides."""
+def _patch_points(size: Size, per_side: int) -> npt.NDArray[np.float64]:
+    """Points spread over every patch, [T, N, P, 2] as (y, x) shares of the image's sides."""
     side = nano.IMAGE_SIDE
-    centre = (np.arange(PATCHES) + 0.5) * nano.PATCH
-    ys, xs = (v.ravel() for v in np.meshgrid(centre, centre, indexing="ij"))
-    tiles = [np.stack([ys / side, xs / side], axis=1)]
+    corner = np.arange(PATCHES) * nano.PATCH
+    ys, xs = (v.ravel() for v in np.meshgrid(corner, corner, indexing="ij"))
+    within = (np.arange(per_side) + 0.5) * nano.PATCH / per_side
+    dy, dx = (v.ravel() for v in np.meshgrid(within, within, indexing="ij"))
+    y, x = ys[:, None] + dy, xs[:, None] + dx
+    tiles = [np.stack([y / side, x / side], axis=-1)]
     (canvas_h, canvas_w), (scaled_h, scaled_w), (pad_y, pad_x) = tile_grid(size)
     for top in range(0, canvas_h, side):
         for left in range(0, canvas_w, side):
-            tiles.append(np.stack([(ys + top - pad_y) / scaled_h, (xs + left - pad_x) / scaled_w], axis=1))
+            tiles.append(np.stack([(y + top - pad_y) / scaled_h, (x + left - pad_x) / scaled_w], axis=-1))
     return np.stack(tiles)
 
 
 def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
-    """Return what covers the centre of every patch, [T, N, 3]: class and offset as ``Picture`` has them."""
+    """Return what covers every patch, [T, N, 3]: class and offset of its centre as ``Picture`` has them.
+
+    A body counts where it covers a few of the points looked at: many in a grid are smaller than a patch.
+    """
     width, height = picture.labels.size
     drawn = np.asarray(picture.labels)
-    centres = _patch_centres((height, width))
-    rows = np.floor(centres[..., 0] * height).astype(int)
-    columns = np.floor(centres[..., 1] * width).astype(int)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    found: npt.NDArray[np.uint8] = drawn[rows.clip(0, height - 1), columns.clip(0, width - 1)].copy()
-    inside &= ~np.all(found == found[..., :1], axis=-1)  # grey: white bands, and a strip's printed labels
-    found[..., 0] = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
-    found[..., 0][found[..., 0] >= lessons.LABELS] = 0  # blends of the two
-    return found
+    extent = np.array([height, width])
+
+    def look(points_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+        at = np.floor(points_P2 * extent).astype(int)
+        inside = np.all((at >= 0) & (at < extent), axis=-1)
+        found: npt.NDArray[np.uint8] = drawn[at[..., 0].clip(0, height - 1), at[..., 1].clip(0, width - 1)]
+        inside &= ~np.all(found == found[..., :1], axis=-1)  # grey: white bands, and a strip's printed labels
+        kind = np.where(inside, found[..., 0] // lessons.LABEL_STEP, 0)
+        kind[kind >= lessons.LABELS] = 0  # blends of the two
+        return np.concatenate([kind[..., None].astype(np.uint8), found[..., 1:]], axis=-1)
+
+    points = _patch_points((height, width), POINTS)
+    seen, labels = look(points), look(points.mean(axis=2))
+    # What a point says of the distance to the body's centre, said of the patch's centre.
+    moved = (points - points.mean(axis=2, keepdims=True))[..., ::-1] * extent[::-1] / SIDE
+    offsets = seen[..., 1:] + moved * lessons.OFFSET_STEP
+    for kind in range(FIRST_BODY, lessons.LABELS):
+        of_it = seen[..., 0] == kind
+        most = of_it.sum(axis=-1) >= MIN_POINTS
+        if most.any():
+            mean = (offsets * of_it[..., None]).sum(axis=2) / np.maximum(of_it.sum(axis=-1), 1)[..., None]
+            labels[most, 0] = kind
+            labels[most, 1:] = np.round(mean[most]).clip(0, 255)
+    return labels
 
 
 def displacements(
     labels: npt.NDArray[np.uint8], size: Size
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """How far the body on each patch of a stacked pair moves from the upper frame to the lower.
+    """How far the body on each patch of a stacked pair or a grid has moved since the frame before.
 
     Returns:
-        [T, N, 2] as (right, down) shares of the side; where it is known, because both frames show the body;
-        and which patches lie in the lower frame.
+        [T, N, 2] as (right, down) shares of a frame's side (the first frame tells of the next); where it is
+        known, because both frames show the body; and which patches lie in a later frame than the first.
     """
     height, width = size
-    pitch = width + compose.GRID_BAND  # frames are square
-    centres = _patch_centres(size)
+    pitch = SIDE + compose.GRID_BAND
+    columns = (width + compose.GRID_BAND) // pitch
+    centres = _patch_points(size, 1)[:, :, 0]
     y, x = centres[..., 0] * height, centres[..., 1] * width
-    lower = y >= pitch
-    own = np.stack([x / width, (y % pitch) / width], axis=-1)
+    frame = (y // pitch).astype(int) * columns + (x // pitch).astype(int)
+    own = np.stack([x % pitch, y % pitch], axis=-1) / SIDE
     kind = labels[..., 0].astype(int) - FIRST_BODY
     body_centre = own + (labels[..., 1:].astype(np.float32) - 128) / lessons.OFFSET_STEP
     moved = np.zeros((*kind.shape, 2), np.float32)
     known = np.zeros(kind.shape, bool)
     for shape in range(len(SHAPES)):  # no clip repeats a shape, and a body keeps its own
         here = (kind >= 0) & (kind % len(SHAPES) == shape)
-        above, below = here & ~lower, here & lower
-        if above.any() and below.any():
-            moved[here] = body_centre[below].mean(axis=0) - body_centre[above].mean(axis=0)
-            known |= here
-    return moved, known, lower
+        places = {int(f): body_centre[here & (frame == f)].mean(axis=0) for f in np.unique(frame[here])}
+        for number in places:
+            before, after = (number - 1, number) if number > 0 else (0, 1)
+            if before in places and after in places:
+                at = here & (frame == number)
+                moved[at] = places[after] - places[before]
+                known |= at
+    return moved, known, frame > 0
 
 
 def write_shard(

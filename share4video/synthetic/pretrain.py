@@ -59,6 +59,9 @@ class Recipe:
     text_steps: int = 0
 
 
+# Roles in whose images the language model learns how far things have moved; no word for it is taught.
+TELL_MOTION = ("sliding", "static", "look")
+
 # Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
 # the chat base (``--start-from`` the captioner's state) on the other. A captioner step takes about a second.
 RECIPES: dict[nano.Kind, Recipe] = {
@@ -132,7 +135,7 @@ class DenseHead(nn.Module):
         self.shape = nn.Linear(width, len(SHAPES))
         self.offset = nn.Linear(width, 2)
         self.seen_motion = nn.Linear(width, 2)  # of the overview tile, which shows both frames of a pair
-        self.told_motion = nn.Linear(width, 2)  # of the language model, which has read both
+        self.told_motion = nn.Linear(width, 2)  # of the language model, which has read the frame before
 
     def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
         kind_RN = labels_RN3[..., 0].long()
@@ -186,7 +189,7 @@ class Learner(nn.Module):
             where = (ids_BS == self.image_id)[..., None]
             embedded = embedded.masked_scatter(where, torch.cat(features))
         hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        if features and rows[0].role == "sliding":
+        if features and rows[0].role in TELL_MOTION:
             dense = dense + self._told_motion(rows, labels, hidden, ids_BS == self.image_id)
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
@@ -209,14 +212,14 @@ class Learner(nn.Module):
     def _told_motion(
         self, rows: Sequence[Row], labels: Sequence[Tensor], hidden_BSD: Tensor, image_BS: Tensor
     ) -> Tensor:
-        """The same of the language model, at the lower frame, where it has read both."""
+        """The same of the language model, at every frame but the first, where it has read the one before."""
         losses = []
         for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
             assert row.picture is not None
             size = image_size(row.picture)
-            moved, known, lower = displacements(label.numpy(), size)
+            moved, known, later = displacements(label.numpy(), size)
             order = self.packing(size)
-            wanted = torch.cat([torch.from_numpy((known & lower).ravel()), torch.zeros(1, dtype=torch.bool)])
+            wanted = torch.cat([torch.from_numpy((known & later).ravel()), torch.zeros(1, dtype=torch.bool)])
             at = wanted[order]
             aim = torch.from_numpy(moved.reshape(-1, 2))[order[at]]
             told = hidden_BSD[index][image_BS[index]][at]
