@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from share4video.evaluation import mvbench
 from share4video.media import compose
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.lessons import Lesson, Picture
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import LlavaNextProcessor
 
 Size = tuple[int, int]  # (height, width) in pixels
+_ANSWER = re.compile(re.escape(mvbench.PREFILL) + r"[A-Z]\) (\w+)")  # of one word
 FIRST_BODY = 4  # classes below are ground
 PATCHES = nano.IMAGE_SIDE // nano.PATCH
 POINTS, MIN_POINTS = 4, 4  # points per side of a patch; how many of all a body must cover
@@ -167,12 +170,16 @@ def write_shard(
 
 @dataclass(frozen=True)
 class Row:
-    """A lesson as token ids; ``picture`` is (shard, array name, index)."""
+    """A lesson as token ids; ``picture`` is (shard, array name, index).
+
+    ``hints`` are (position, token): where a question ends, and the word that answers it.
+    """
 
     role: str
     picture: tuple[int, str, int] | None
     ids: npt.NDArray[np.int32]
     supervised: npt.NDArray[np.bool_]
+    hints: tuple[tuple[int, int], ...] = ()
 
 
 class LessonStore:
@@ -185,25 +192,37 @@ class LessonStore:
         for shard in shards:
             for row in json.loads((folder / f"{shard:05d}.json").read_text()):
                 picture = (shard, *row["picture"]) if row["picture"] else None
-                ids, supervised = self.tokenise(row["turns"], picture is not None)
-                self.rows[row["role"]].append(Row(row["role"], picture, ids, supervised))
+                self.rows[row["role"]].append(self.tokenise(row["role"], picture, row["turns"]))
 
     def tokenise(
-        self, turns: Sequence[Sequence[str]], sees: bool
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Token ids and which are supervised, as the chat template gives them, with one id for the image."""
+        self, role: str, picture: tuple[int, str, int] | None, turns: Sequence[Sequence[str]]
+    ) -> Row:
+        """Return the lesson as the chat template gives it, with one token for the image."""
         ids: list[int] = []
         supervised: list[bool] = []
-        image = "<image>\n" if sees else ""
-        for role, text in turns:
-            head, body = f"<|{role}|>\n", text + END
-            if role == "user":
+        hints: list[tuple[int, int]] = []
+        question_end: int | None = None
+        image = "<image>\n" if picture is not None else ""
+        for speaker, text in turns:
+            head, body = f"<|{speaker}|>\n", text + END
+            if speaker == "user":
                 head, image = head + image, ""
-            for piece, taught in ((head, False), (body, role == "assistant")):
-                found = self._tokenizer(piece, add_special_tokens=False)["input_ids"]
+            before = len(ids)
+            for piece, taught in ((head, False), (body, speaker == "assistant")):
+                found = self._ids(piece)
                 ids += found
                 supervised += [taught] * len(found)
-        return np.array(ids, np.int32), np.array(supervised)
+            if speaker == "user":
+                asked, mark, _ = text.partition("?\nOptions:")
+                question_end = before + len(self._ids(f"{head}{asked}?")) - 1 if mark else None
+            answer = _ANSWER.fullmatch(text)
+            if speaker == "assistant" and question_end is not None and answer:
+                hints.append((question_end, self._ids(f" {answer[1]}")[0]))
+        return Row(role, picture, np.array(ids, np.int32), np.array(supervised), tuple(hints))
+
+    def _ids(self, text: str) -> list[int]:
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
 
     def _array(self, shard: int, name: str, what: str) -> npt.NDArray[np.uint8]:
         path = self.folder / f"{shard:05d}-{name}-{what}.npy"

@@ -165,7 +165,7 @@ class Learner(nn.Module):
         return features
 
     def forward(self, rows: Sequence[Row], store: LessonStore) -> tuple[Tensor, Tensor, Tensor]:
-        """Return language loss, dense loss and the share of supervised tokens predicted."""
+        """Return the language loss, the losses that fade out, and the share of taught tokens predicted."""
         features: list[Tensor] = []
         dense = torch.zeros(())
         if rows[0].picture is not None:
@@ -191,11 +191,27 @@ class Learner(nn.Module):
         hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         if features and rows[0].role in TELL_MOTION:
             dense = dense + self._told_motion(rows, labels, hidden, ids_BS == self.image_id)
+        aside = dense + self._hints(rows, [len(f) for f in features], hidden)
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
         aims = labels_BS[:, 1:][taught]
         right = (logits.argmax(-1) == aims).float().mean()
-        return F.cross_entropy(logits.float(), aims), dense, right
+        return F.cross_entropy(logits.float(), aims), aside, right
+
+    def _hints(self, rows: Sequence[Row], image_tokens: Sequence[int], hidden_BSD: Tensor) -> Tensor:
+        """How far the language model is from knowing the answer where the question ends.
+
+        Which letter stands for the answer is easy to learn once the answer stands at one known place.
+        """
+        where, words = [], []
+        for index, row in enumerate(rows):
+            extra = image_tokens[index] - 1 if image_tokens else 0  # images come before questions
+            for position, word in row.hints:
+                where.append(hidden_BSD[index, position + extra])
+                words.append(word)
+        if not where:
+            return hidden_BSD.sum() * 0
+        return F.cross_entropy(self.model.lm_head(torch.stack(where)).float(), torch.tensor(words))
 
     def _seen_motion(self, rows: Sequence[Row], labels: Sequence[Tensor], seen_RND: Tensor) -> Tensor:
         """How far the tower's features of the overview tile are from saying how each body moves."""
