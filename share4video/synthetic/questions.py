@@ -1,7 +1,8 @@
 """Multiple-choice questions in MVBench's form, from the facts of a clip or of its captions.
 
 Static tasks can be answered from one frame, temporal ones cannot. Wording and candidates carry no hint:
-answers are drawn evenly, and events whose order follows from their names are not compared.
+answers are drawn evenly, events whose order follows from their names are not compared, and how many objects
+move is asked only where one might stand still.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _temporal(present: Sequence[str], changes: Sequence[Change], rng: np.random.
     questions.extend(_order([c for c in moves if _shape(c.fact) not in recoloured], rng))
     movers = {_shape(c.fact) for c in moves}
     sure = all(any(c.observable for c in moves if _shape(c.fact) == shape) for shape in movers)
-    if sure and 1 <= len(movers) <= 2:
+    if sure and len(present) == 2 and 1 <= len(movers) <= 2:  # of one object, seeing it would be enough
         text = "How many objects move during the video?"
         questions.append(Question("moving_count", text, COUNTS[1:3], COUNTS[len(movers)]))
     return questions
