@@ -1,6 +1,8 @@
 """What the chat base is taught: to see what a 16-frame grid shows, and to answer with an option's letter.
 
-Nothing here names a motion, an order or a change: what the base lacks is left for fine-tuning.
+No answer names a motion, an order or a change: what the base lacks is left for fine-tuning. Where a question
+asks which way something moves first, the way is a target of the dense loss and no answer is given: the base
+is to feel it and to have no word for it.
 """
 
 from __future__ import annotations
@@ -39,12 +41,18 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     grid = frames.picture("grid4", times, compose.frame_grid)
     states = [clip.state_at(t) for t in times]
     asked: list[Lesson] = []
-    static = _static(clip)
+    static, felt = _static(clip), _felt(clip)
     for index, question in enumerate(static):
-        turns = list(_benchmark_turns(question))
+        system, user, assistant = _benchmark_turns(question)
+        turns = [user, assistant]
         for other in [*static[:index], *static[index + 1 :]]:
             turns += _later(_shuffled(other, rng))
-        asked.append(Lesson("static", 0, tuple(turns)))
+        if index % 2:
+            turns = [*turns, *felt]
+        elif felt:
+            turns = [replace(felt[0], text=grid_question(felt[0].text)), *felt[1:], *turns]
+            turns[len(felt)] = replace(user, text=user.text.removeprefix(PRE_QUERY))
+        asked.append(Lesson("static", 0, (system, *turns)))
     looking = []
     for _ in range(2):
         turns = []
@@ -57,6 +65,15 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
 
 def _static(clip: Clip) -> list[Question]:
     return [q for q in questions_of_clip(clip, clip.seed) if TASK_GROUPS[q.task] == "static"]
+
+
+def _felt(clip: Clip) -> list[Turn]:
+    """Questions which way things move first, without an answer."""
+    return [
+        Turn("user", mvbench.question_block(q.benchmark()), felt=DIRECTIONS[q.answer])
+        for q in questions_of_clip(clip, clip.seed)
+        if q.task == "direction"
+    ]
 
 
 def _option_lesson(rng: np.random.Generator) -> Lesson:

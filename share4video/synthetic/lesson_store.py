@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,7 +159,7 @@ def write_shard(
         {
             "role": lesson.role,
             "picture": places[lesson.picture] if lesson.picture is not None else None,
-            "turns": [[turn.role, turn.text] for turn in lesson.turns],
+            "turns": [[turn.role, turn.text, turn.felt] for turn in lesson.turns],
         }
         for lesson in taught
     ]
@@ -172,7 +172,8 @@ def write_shard(
 class Row:
     """A lesson as token ids; ``picture`` is (shard, array name, index).
 
-    ``hints`` are (position, token): where a question ends, and the word that answers it.
+    ``hints`` are (position, token): where a question ends, and the word that answers it. ``felt`` are
+    (position, right, down): where a question ends, and the way that is its answer.
     """
 
     role: str
@@ -180,6 +181,7 @@ class Row:
     ids: npt.NDArray[np.int32]
     supervised: npt.NDArray[np.bool_]
     hints: tuple[tuple[int, int], ...] = ()
+    felt: tuple[tuple[int, float, float], ...] = ()
 
 
 class LessonStore:
@@ -195,15 +197,16 @@ class LessonStore:
                 self.rows[row["role"]].append(self.tokenise(row["role"], picture, row["turns"]))
 
     def tokenise(
-        self, role: str, picture: tuple[int, str, int] | None, turns: Sequence[Sequence[str]]
+        self, role: str, picture: tuple[int, str, int] | None, turns: Sequence[Sequence[Any]]
     ) -> Row:
         """Return the lesson as the chat template gives it, with one token for the image."""
         ids: list[int] = []
         supervised: list[bool] = []
         hints: list[tuple[int, int]] = []
+        felt: list[tuple[int, float, float]] = []
         question_end: int | None = None
         image = "<image>\n" if picture is not None else ""
-        for speaker, text in turns:
+        for speaker, text, *way in turns:
             head, body = f"<|{speaker}|>\n", text + END
             if speaker == "user":
                 head, image = head + image, ""
@@ -215,10 +218,12 @@ class LessonStore:
             if speaker == "user":
                 asked, mark, _ = text.partition("?\nOptions:")
                 question_end = before + len(self._ids(f"{head}{asked}?")) - 1 if mark else None
+            if question_end is not None and way and way[0]:
+                felt.append((question_end, *way[0]))
             answer = _ANSWER.fullmatch(text)
             if speaker == "assistant" and question_end is not None and answer:
                 hints.append((question_end, self._ids(f" {answer[1]}")[0]))
-        return Row(role, picture, np.array(ids, np.int32), np.array(supervised), tuple(hints))
+        return Row(role, picture, np.array(ids, np.int32), np.array(supervised), tuple(hints), tuple(felt))
 
     def _ids(self, text: str) -> list[int]:
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -61,6 +61,8 @@ class Recipe:
 
 # Roles in whose images the language model learns how far things have moved; no word for it is taught.
 TELL_MOTION = ("sliding", "static", "look")
+# Of the language model's four layers: what a later one is to use must stand there in an earlier one.
+MOTION_LAYER, HINT_LAYER = 2, 3
 
 # Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
 # the chat base (``--start-from`` the captioner's state) on the other. A captioner step takes about a second.
@@ -135,6 +137,7 @@ class DenseHead(nn.Module):
         self.shape = nn.Linear(width, len(SHAPES))
         self.offset = nn.Linear(width, 2)
         self.seen_motion = nn.Linear(width, 2)  # of the overview tile, which shows both frames of a pair
+        self.felt_motion = nn.Linear(width, 2)  # of the thing a question asks about
         self.told_motion = nn.Linear(width, 2)  # of the language model, which has read the frame before
 
     def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
@@ -188,10 +191,15 @@ class Learner(nn.Module):
         if features:
             where = (ids_BS == self.image_id)[..., None]
             embedded = embedded.masked_scatter(where, torch.cat(features))
-        hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        told = self.model.model.language_model(
+            inputs_embeds=embedded, use_cache=False, output_hidden_states=True
+        )
+        hidden = told.last_hidden_state
         if features and rows[0].role in TELL_MOTION:
-            dense = dense + self._told_motion(rows, labels, hidden, ids_BS == self.image_id)
-        aside = dense + self._hints(rows, [len(f) for f in features], hidden)
+            dense = dense + self._told_motion(
+                rows, labels, told.hidden_states[MOTION_LAYER], ids_BS == self.image_id
+            )
+        aside = dense + self._hints(rows, [len(f) for f in features], told.hidden_states[HINT_LAYER])
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
         aims = labels_BS[:, 1:][taught]
@@ -203,15 +211,22 @@ class Learner(nn.Module):
 
         Which letter stands for the answer is easy to learn once the answer stands at one known place.
         """
-        where, words = [], []
+        where, words, felt, ways = [], [], [], []
         for index, row in enumerate(rows):
             extra = image_tokens[index] - 1 if image_tokens else 0  # images come before questions
             for position, word in row.hints:
                 where.append(hidden_BSD[index, position + extra])
                 words.append(word)
-        if not where:
-            return hidden_BSD.sum() * 0
-        return F.cross_entropy(self.model.lm_head(torch.stack(where)).float(), torch.tensor(words))
+            for position, *way in row.felt:
+                felt.append(hidden_BSD[index, position + extra])
+                ways.append(way)
+        loss = hidden_BSD.sum() * 0
+        if where:
+            said = self.model.lm_head(self.model.model.language_model.norm(torch.stack(where)))
+            loss = loss + F.cross_entropy(said.float(), torch.tensor(words))
+        if felt:
+            loss = loss + 2 * (self.dense.felt_motion(torch.stack(felt)) - torch.tensor(ways)).abs().mean()
+        return loss
 
     def _seen_motion(self, rows: Sequence[Row], labels: Sequence[Tensor], seen_RND: Tensor) -> Tensor:
         """How far the tower's features of the overview tile are from saying how each body moves."""
