@@ -100,15 +100,27 @@ def patch_labels(picture: Picture) -> npt.NDArray[np.uint8]:
     return labels
 
 
-def displacements(
-    labels: npt.NDArray[np.uint8], size: Size
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """How far the body on each patch of a stacked pair or a grid has moved since the frame before.
+@dataclass(frozen=True)
+class Motion:
+    """Of every patch of a stacked pair or a grid, what the body on it does.
 
-    Returns:
-        [T, N, 2] as (right, down) shares of a frame's side (the first frame tells of the next); where it is
-        known, because both frames show the body; and which patches lie in a later frame than the first.
+    Attributes:
+        place: [T, N, 2], where the body's centre is, as (right, down) shares of its frame's side.
+        on_body: [T, N], where there is a body.
+        moved: [T, N, 2], how far it has moved since the frame before; in the first frame, to the next.
+        known: [T, N], where that is known, because both frames show the body.
+        later: [T, N], which patches lie in a later frame than the first.
     """
+
+    place: npt.NDArray[np.float32]
+    on_body: npt.NDArray[np.bool_]
+    moved: npt.NDArray[np.float32]
+    known: npt.NDArray[np.bool_]
+    later: npt.NDArray[np.bool_]
+
+
+def motion(labels: npt.NDArray[np.uint8], size: Size) -> Motion:
+    """Read from the labels of an image of this size how bodies move over its frames."""
     height, width = size
     pitch = SIDE + compose.GRID_BAND
     columns = (width + compose.GRID_BAND) // pitch
@@ -117,19 +129,19 @@ def displacements(
     frame = (y // pitch).astype(int) * columns + (x // pitch).astype(int)
     own = np.stack([x % pitch, y % pitch], axis=-1) / SIDE
     kind = labels[..., 0].astype(int) - FIRST_BODY
-    body_centre = own + (labels[..., 1:].astype(np.float32) - 128) / lessons.OFFSET_STEP
+    place = (own + (labels[..., 1:].astype(np.float32) - 128) / lessons.OFFSET_STEP).astype(np.float32)
     moved = np.zeros((*kind.shape, 2), np.float32)
     known = np.zeros(kind.shape, bool)
     for shape in range(len(SHAPES)):  # no clip repeats a shape, and a body keeps its own
         here = (kind >= 0) & (kind % len(SHAPES) == shape)
-        places = {int(f): body_centre[here & (frame == f)].mean(axis=0) for f in np.unique(frame[here])}
+        places = {int(f): place[here & (frame == f)].mean(axis=0) for f in np.unique(frame[here])}
         for number in places:
             before, after = (number - 1, number) if number > 0 else (0, 1)
             if before in places and after in places:
                 at = here & (frame == number)
                 moved[at] = places[after] - places[before]
                 known |= at
-    return moved, known, frame > 0
+    return Motion(place, kind >= 0, moved, known, frame > 0)
 
 
 def write_shard(

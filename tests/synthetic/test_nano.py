@@ -11,8 +11,9 @@ import torch
 
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.chat_lessons import chat_lessons
+from share4video.synthetic.learner import Learner
 from share4video.synthetic.lesson_store import LessonStore, write_shard
-from share4video.synthetic.pretrain import Learner, Recipe, prepare, train
+from share4video.synthetic.pretrain import Recipe, prepare, train
 
 
 @pytest.fixture(scope="module")
