@@ -111,9 +111,7 @@ class Learner(nn.Module):
         )
         hidden = told.last_hidden_state
         if features and rows[0].role in TELL_MOTION:
-            dense = dense + self._told_motion(
-                rows, labels, told.hidden_states[MOTION_LAYER], ids_BS == self.image_id
-            )
+            dense = dense + self._told_motion(rows, labels, told.hidden_states, ids_BS == self.image_id)
         aside = dense + self._hints(rows, [len(f) for f in features], told.hidden_states[HINT_LAYER])
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
