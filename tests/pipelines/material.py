@@ -36,7 +36,9 @@ def write_config(path: Path, engine: FakeEngine, **stages: object) -> Path:
     return path
 
 
-def start_share4video(*arguments: str, cwd: Path, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start_share4video(
+    *arguments: str, cwd: Path, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start the command line in a process of its own; ``stderr`` is as `subprocess.Popen` has it."""
     command = [sys.executable, "-c", "from share4video.cli.main import app; app()", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
