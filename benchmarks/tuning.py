@@ -12,6 +12,7 @@ the clip. Intervals are 95 % bootstrap intervals over questions, paired where mo
 from __future__ import annotations
 
 import json
+import operator
 import sys
 import tempfile
 import time
@@ -175,7 +176,9 @@ def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
     """Draw the accuracies, and what was to be shown."""
     scores = Table(title=f"{results['questions']} held-out questions", title_justify="left")
     for heading in ("model", "static", "text only", "temporal", "text only", "unparsable"):
-        scores.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+        scores.add_column(
+            heading, justify="left" if heading == "model" else "right", no_wrap=heading != "model"
+        )
     for name, judged in results["models"].items():
         cells = [
             _interval(judged[group][kind]) if kind == "accuracy" else f"{judged[group][kind]['estimate']:.3f}"
@@ -214,14 +217,15 @@ def checks(results: Mapping[str, Any]) -> list[tuple[str, float, str, bool]]:
         ("static lost by tuning", loss, f"<= {MAX_STATIC_LOSS}"),
         ("text-only controls, farthest from chance", worst, f"<= {MAX_FROM_CHANCE}"),
         ("unparsable answers", float(unparsable), "<= 0"),
-        ("tuned over shuffled captions, temporal, lower bound", float(apart["low"]), ">= 0"),
+        ("tuned over shuffled captions, temporal, lower bound", float(apart["low"]), "> 0"),
     ]
     return [(*row, _met(*row[1:])) for row in rows]
 
 
 def _met(value: float, bar: str) -> bool:
     sign, bound = bar.split()
-    return value >= float(bound) if sign == ">=" else value <= float(bound)
+    compare = {">=": operator.ge, "<=": operator.le, ">": operator.gt}[sign]
+    return bool(compare(value, float(bound)))
 
 
 def _interval(found: Mapping[str, float]) -> str:

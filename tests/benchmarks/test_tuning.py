@@ -57,7 +57,7 @@ def test_each_bar_can_be_missed(models: dict[str, Any], missed: str) -> None:
 
 def test_captions_that_do_not_matter_are_noticed() -> None:
     results: dict[str, Any] = copy.deepcopy(GOOD)
-    results["tuned_minus_shuffled"]["temporal"]["low"] = -0.01
+    results["tuned_minus_shuffled"]["temporal"]["low"] = 0.0
     results["questions"] = 399
     missed = [what for what, _, _, met in checks(results) if not met]
     assert missed == ["questions", "tuned over shuffled captions, temporal, lower bound"]
@@ -77,5 +77,5 @@ def test_the_whole_benchmark(tmp_path: Path, work_root: Path) -> None:
     sink = io.StringIO()
     for table in tables(results):
         Console(file=sink, width=100).print(table)
-    assert "tuned on shuffled captions" in sink.getvalue()
+    assert "shuffled" in sink.getvalue() and "text-only controls" in sink.getvalue()
     assert not all(met for *_, met in checks(results))
