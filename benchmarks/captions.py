@@ -11,7 +11,6 @@ and time, matched one-to-one within one sampling interval; intervals are over re
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run, write_results
 from benchmarks.environment import environment
 from benchmarks.true_inputs import (
     Subject,
@@ -42,7 +42,6 @@ from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig, ProbeConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
-from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 from share4video.evaluation.bootstrap import Floats, sum_interval
 from share4video.evaluation.captions import CaptionScore, ClipFacts, blind_prior, score_captions
 from share4video.stages import caption, keyframes, probe
@@ -91,9 +90,7 @@ def main(
     command = " ".join(["python", "benchmarks/captions.py", *sys.argv[1:]])
     results |= environment(PACKAGES) | {"command": command}
     Console().print(*tables(results))
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(out, results)
 
 
 def measure(
@@ -255,10 +252,4 @@ def _met(met: bool) -> str:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command()(main)
-    try:
-        app()
-    except UserError as error:
-        print(error.sentence(), file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
+    run(main)

@@ -11,7 +11,6 @@ the clip. Intervals are 95 % bootstrap intervals over questions, paired where mo
 
 from __future__ import annotations
 
-import json
 import operator
 import sys
 import tempfile
@@ -25,13 +24,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import run, write_results
 from benchmarks.environment import environment
 from share4video.captioning.engine import identity, resolve, shared_server
 from share4video.cli.options import read_settings
 from share4video.config import Config, EngineSpec, RunConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import load_manifest
-from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 from share4video.evaluation.bootstrap import mean_interval, paired_difference
 from share4video.evaluation.results import CONTROL, RESULTS, Results, read_results
 from share4video.stages.chain import Chain
@@ -73,9 +72,7 @@ def main(
     results |= environment(PACKAGES) | {"command": command}
     for table in tables(results):
         Console().print(table)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(out, results)
 
 
 def measure(
@@ -233,10 +230,4 @@ def _interval(found: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command()(main)
-    try:
-        app()
-    except UserError as error:
-        print(error.sentence(), file=sys.stderr)
-        sys.exit(USER_ERROR_EXIT_CODE)
+    run(main)
