@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from typing import Any
 
@@ -57,11 +58,18 @@ def _names(keys: Any) -> list[str]:
 
 
 class CheckedModelManager(model_manager.ModelManager):
-    """Refuses a checkpoint with gaps, which transformers itself only warns of."""
+    """Refuses a checkpoint with gaps, which transformers itself only warns of.
+
+    Models are loaded one at a time: two requests load in two threads, and transformers builds models under
+    settings of the whole process, so that one load finds its weights missing where another interferes.
+    """
+
+    _loading = threading.Lock()
 
     def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
-        check_tensor_names(model_id_and_revision.split("@", 1)[0])
-        return super()._load_model(model_id_and_revision, *args, **kwargs)
+        with self._loading:
+            check_tensor_names(model_id_and_revision.split("@", 1)[0])
+            return super()._load_model(model_id_and_revision, *args, **kwargs)
 
 
 def serve(*, port: int, device: str, dtype: str) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(
     assert str(model_server.log) in caught.value.fix
     with connect(spec(checkpoints["captioner"])):  # the server is none the worse
         pass
+
+
+def test_models_asked_for_at_once_are_all_loaded(
+    model_server: ModelServer, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    copies = []
+    for number in range(4):
+        folder = tmp_path / f"copy-{number}"
+        shutil.copytree(checkpoints["summarizer"], folder)
+        (folder / "share4video.json").write_text(f'{{"domain": "synthetic", "copy": {number}}}')
+        copies.append(folder)
+    with ThreadPoolExecutor(4) as pool:
+        names = list(pool.map(model_server.load, copies))
+    assert all(names)
 
 
 def test_an_address_in_the_environment_goes_first(
