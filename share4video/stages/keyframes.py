@@ -118,17 +118,17 @@ def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sta
 def divide(weights: Sequence[float], shards: int) -> list[list[int]]:
     """Divide things into at most ``shards`` groups of about equal weight.
 
-    The heaviest goes first, each to the group that is lightest so far; ties by number.
+    The heaviest goes first, each to the group that is lightest so far; ties by members, then by number.
 
     Returns:
         The numbers of each group's members, ascending; no group is empty unless there is nothing to divide.
     """
     groups: list[list[int]] = [[] for _ in range(max(1, min(shards, len(weights))))]
-    loads = [(0.0, group) for group in range(len(groups))]
+    loads = [(0.0, 0, group) for group in range(len(groups))]
     for thing in sorted(range(len(weights)), key=lambda number: (-weights[number], number)):
-        load, group = loads[0]
+        load, members, group = loads[0]
         groups[group].append(thing)
-        heapq.heapreplace(loads, (load + weights[thing], group))
+        heapq.heapreplace(loads, (load + weights[thing], members + 1, group))
     return [sorted(group) for group in groups]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -199,6 +199,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
 
 @given(st.lists(st.floats(0, 1e9), max_size=40), st.integers(1, 12))
+@example([0.0, 0.0], 2)
 def test_division_is_whole_and_even(weights: list[float], shards: int) -> None:
     groups = divide(weights, shards)
     assert sorted(thing for group in groups for thing in group) == list(range(len(weights)))
