@@ -50,6 +50,11 @@ def question_block(question: Question) -> str:
     return f"Question: {question.question}\nOptions:\n{options}\n{ONLY_BEST}"
 
 
+def right_reply(question: Question) -> str:
+    """Return the reply, with its pre-fill, that a model is taught to give."""
+    return f"{PREFILL}{question.answer_letter}) {question.candidates[question.answer_index]}"
+
+
 def messages(question: Question, image: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return the conversation up to the reply; without an image part it is the text-only control."""
     text = text_part(grid_question(question_block(question)))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from share4video.chat import PRE_QUERY, grid_question
+from share4video.chat import grid_question
 from share4video.evaluation import mvbench
 from share4video.evaluation.questions import LETTERS
 from share4video.media import compose
@@ -40,19 +40,17 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     frames, times = ClipFrames(clip, rng), uniform_times(clip, 16)
     grid = frames.picture("grid4", times, compose.frame_grid)
     states = [clip.state_at(t) for t in times]
+    questions = questions_of_clip(clip, clip.seed)
+    static = [q for q in questions if TASK_GROUPS[q.task] == "static"]
+    felt = _felt(questions)
     asked: list[Lesson] = []
-    static, felt = _static(clip), _felt(clip)
     for index, question in enumerate(static):
-        system, user, assistant = _benchmark_turns(question)
-        turns = [user, assistant]
+        turns = _turns(question)
         for other in [*static[:index], *static[index + 1 :]]:
-            turns += _later(_shuffled(other, rng))
-        if index % 2:
-            turns = [*turns, *felt]
-        elif felt:
-            turns = [replace(felt[0], text=grid_question(felt[0].text)), *felt[1:], *turns]
-            turns[len(felt)] = replace(user, text=user.text.removeprefix(PRE_QUERY))
-        asked.append(Lesson("static", 0, (system, *turns)))
+            turns += _turns(_shuffled(other, rng))
+        first, *rest = [*turns, *felt] if index % 2 else [*felt, *turns]
+        first = replace(first, text=grid_question(first.text))
+        asked.append(Lesson("static", 0, (Turn("system", mvbench.SYSTEM), first, *rest)))
     looking = []
     for _ in range(2):
         turns = []
@@ -60,18 +58,20 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
             text = grid_question(name) if number == 0 and rng.random() < 0.5 else name
             turns += [Turn("user", text), Turn("assistant", reply)]
         looking.append(Lesson("look", 0, tuple(turns)))
-    return [grid], [*asked, *looking, _option_lesson(rng), _option_lesson(rng), _told_lesson(clip, rng)]
+    return [grid], [
+        *asked,
+        *looking,
+        _option_lesson(rng),
+        _option_lesson(rng),
+        _told_lesson(clip, static, rng),
+    ]
 
 
-def _static(clip: Clip) -> list[Question]:
-    return [q for q in questions_of_clip(clip, clip.seed) if TASK_GROUPS[q.task] == "static"]
-
-
-def _felt(clip: Clip) -> list[Turn]:
-    """Questions which way things move first, without an answer."""
+def _felt(questions: Sequence[Question]) -> list[Turn]:
+    """Those of the questions that ask which way a thing moves first, without an answer."""
     return [
         Turn("user", mvbench.question_block(q.benchmark()), felt=DIRECTIONS[q.answer])
-        for q in questions_of_clip(clip, clip.seed)
+        for q in questions
         if q.task == "direction"
     ]
 
@@ -85,7 +85,7 @@ def _option_lesson(rng: np.random.Generator) -> Lesson:
     turns = [Turn("system", mvbench.SYSTEM)] if rng.random() < 0.3 else []
     for _ in range(TEXT_TURNS):
         question = _option_question(rng)
-        turns += _all_letters(question) if rng.random() < 0.5 else _later(question)
+        turns += _all_letters(question) if rng.random() < 0.5 else _turns(question)
     return Lesson("option", None, tuple(turns))
 
 
@@ -100,21 +100,21 @@ def _all_letters(question: Question) -> list[Turn]:
     return [Turn("user", asked.strip()), Turn("assistant", f"{named}.")]
 
 
-def _told_lesson(clip: Clip, rng: np.random.Generator) -> Lesson:
+def _told_lesson(clip: Clip, questions: Sequence[Question], rng: np.random.Generator) -> Lesson:
     """Say in words what is to be seen, and ask about it."""
     told = Turn("user", language.first_caption(clip.state_at(0.0), rng))
-    questions = _static(clip)
     turns = [Turn("system", mvbench.SYSTEM)]
     for number in range(TEXT_TURNS if questions else 0):
-        user, assistant = _later(_shuffled(questions[int(rng.integers(len(questions)))], rng))
+        user, assistant = _turns(_shuffled(questions[int(rng.integers(len(questions)))], rng))
         turns += [replace(user, text=f"{told.text} {user.text}") if number == 0 else user, assistant]
     return Lesson("option", None, tuple(turns)) if questions else _option_lesson(rng)
 
 
-def _later(question: Question) -> list[Turn]:
-    """The turns of a question that is not the first about its image, or has none."""
-    _, user, assistant = _benchmark_turns(question)
-    return [replace(user, text=user.text.removeprefix(PRE_QUERY)), assistant]
+def _turns(question: Question) -> list[Turn]:
+    """The question and its answer as the evaluation has them, but for what stands before a first question."""
+    asked = question.benchmark()
+    reply = Turn("assistant", mvbench.right_reply(asked))
+    return [Turn("user", mvbench.question_block(asked)), reply]
 
 
 _NAMES = tuple(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES)
@@ -131,14 +131,6 @@ def _option_question(rng: np.random.Generator) -> Question:
 
 def _shuffled(question: Question, rng: np.random.Generator) -> Question:
     return replace(question, candidates=tuple(str(c) for c in rng.permutation(question.candidates)))
-
-
-def _benchmark_turns(question: Question) -> tuple[Turn, Turn, Turn]:
-    """The conversation as the evaluation has it, with the whole answer."""
-    asked = question.benchmark()
-    answer = f"{mvbench.PREFILL}{asked.answer_letter}) {question.answer}"
-    user = grid_question(mvbench.question_block(asked))
-    return Turn("system", mvbench.SYSTEM), Turn("user", user), Turn("assistant", answer)
 
 
 def _place(seen: Seen | None) -> str:

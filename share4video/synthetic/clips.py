@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -162,15 +162,8 @@ def choose_questions(
         queues = [[answers[a][int(i)] for i in rng.permutation(len(answers[a]))] for a in sorted(answers)]
         rounds = min(-(-per_task // len(queues)), min(len(queue) for queue in queues))
         taken = [queue[index] for index in range(rounds) for queue in queues][:per_task]
-        chosen[task] = [(video, _turned(q, index)) for index, (video, q) in enumerate(taken)]
+        chosen[task] = [(video, q.turned(index)) for index, (video, q) in enumerate(taken)]
     return chosen
-
-
-def _turned(question: Question, place: int) -> Question:
-    """Put the answer at ``place`` modulo the number of candidates."""
-    others = [c for c in question.candidates if c != question.answer]
-    at = place % len(question.candidates)
-    return replace(question, candidates=(*others[:at], question.answer, *others[at:]))
 
 
 def write_questions(folder: Path, chosen: dict[str, list[tuple[str, Question]]]) -> None:

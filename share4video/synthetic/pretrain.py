@@ -2,8 +2,6 @@
 
 Seeded and resumable. A dense loss on what every patch shows teaches the tower where things are long before
 the language loss could; it fades out while the language model takes over.
-
-Shape legend: B lessons, T tiles, N patches, S tokens, D width.
 """
 
 from __future__ import annotations

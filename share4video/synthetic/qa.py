@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 from share4video.chat import grid_question
 from share4video.dataset.mixture import QA, TimedCaption
-from share4video.evaluation.mvbench import PREFILL, SYSTEM, question_block
+from share4video.evaluation.mvbench import SYSTEM, question_block, right_reply
 from share4video.synthetic import language
 from share4video.synthetic.questions import Question, questions_of_facts
 
@@ -39,18 +38,10 @@ class SyntheticQuestionWriter:
         asked = []
         for number, question in enumerate(questions_of_captions(differentials, seed)):
             for view in range(min(VIEWS, len(question.candidates))):
-                asked.append(_worded(_turned(question, seed + number + view)))
+                asked.append(_worded(question.turned(seed + number + view)))
         return asked
-
-
-def _turned(question: Question, place: int) -> Question:
-    """Put the answer at ``place`` modulo the number of candidates."""
-    others = [c for c in question.candidates if c != question.answer]
-    at = place % len(question.candidates)
-    return replace(question, candidates=(*others[:at], question.answer, *others[at:]))
 
 
 def _worded(question: Question) -> QA:
     asked = question.benchmark()
-    answer = f"{PREFILL}{asked.answer_letter}) {question.answer}"
-    return QA(question.task, SYSTEM, grid_question(question_block(asked)), answer)
+    return QA(question.task, SYSTEM, grid_question(question_block(asked)), right_reply(asked))

@@ -8,7 +8,7 @@ move is asked only where one might stand still.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,12 @@ class Question:
     question: str
     candidates: tuple[str, ...]
     answer: str
+
+    def turned(self, place: int) -> Question:
+        """Return the question with the answer at ``place`` modulo the number of candidates."""
+        others = [c for c in self.candidates if c != self.answer]
+        at = place % len(self.candidates)
+        return replace(self, candidates=(*others[:at], self.answer, *others[at:]))
 
     def benchmark(self) -> BenchmarkQuestion:
         """Return the question as the evaluation words it, about no file."""

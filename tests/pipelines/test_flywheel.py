@@ -67,7 +67,7 @@ def test_videos_become_a_released_model_on_s3(
         run = flywheel(config, given, tmp_path / "first")
         again = flywheel(config, given, tmp_path / "second")
 
-    assert [*run.finished] == [*PIPELINES["flywheel"].stages]
+    assert {*run.finished} == {*PIPELINES["flywheel"].stages}  # the two evaluations end in any order
     for event in run.finished.values():
         assert event.rows_in == event.rows_out + sum(event.rejects.values())
     store = Store.open(s3_root)

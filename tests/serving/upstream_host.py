@@ -47,8 +47,8 @@ class UpstreamHandler(BaseHTTPRequestHandler):
             for word in WORDS:
                 choice = {"index": 0, "delta": {"content": word}, "finish_reason": None}
                 chunk = json.dumps(_completion("chat.completion.chunk", choice))
+                self.server.sent.append(word)  # before it can be received
                 self.wfile.write(f"data: {chunk}\n\n".encode())
-                self.server.sent.append(word)
                 if step is not None and not step.acquire(timeout=60):
                     self.server.stalled = True
             if not self.server.break_stream:

@@ -102,8 +102,8 @@ def test_pictures_are_processed_once_while_there_is_room(processor: Any, make_sa
     size = one.numel() * one.element_size()
     pictures = Pictures(processor, size)
     pictures.load(paths)
-    assert pictures(paths[0]) is pictures(paths[0])
-    assert pictures(paths[1]) is not pictures(paths[1])
+    kept = [pictures(path) is pictures(path) for path in paths]
+    assert sorted(kept) == [False, True]  # they are decoded at the same time: either may take the room
     assert torch.equal(pictures(paths[0]), one)
 
 
