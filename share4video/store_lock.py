@@ -65,7 +65,7 @@ def hold(store: Store, key: str, ttl_s: float = DEFAULT_TTL_S) -> Iterator[int]:
 
     A thread renews the lock every third of ``ttl_s``. A holder that dies on this host frees it at once, one
     that dies elsewhere within ``ttl_s`` seconds. Clocks that differ between hosts by more than that can only
-    make a holder lose the lock early, which ``check_token`` tells it.
+    make a holder lose the lock early, which ``check_token`` tells it; so can a host that sleeps for longer.
     """
     owner = uuid.uuid4().hex
     token = _take(store, key, ttl_s, owner)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore import exceptions as boto
 from botocore.config import Config as BotoConfig
 from tenacity import (
@@ -179,6 +179,10 @@ class S3Store(Store):
         except (boto.ConnectionError, boto.HTTPClientError) as error:
             raise UserError(
                 "cannot reach the S3 server", where=where, fix="check AWS_ENDPOINT_URL and the network"
+            ) from error
+        except RetriesExceededError as error:
+            raise UserError(
+                "the S3 server breaks off", where=where, fix="check the network, and run this again"
             ) from error
         except S3UploadFailedError as error:
             if isinstance(error.__context__, boto.ClientError):

@@ -133,6 +133,20 @@ def test_a_body_that_breaks_off_is_read_again(s3_environment: pytest.MonkeyPatch
         assert Store.open("s3://bucket").get("key") == b"all of it"
 
 
+def test_a_file_that_always_breaks_off_is_said(s3_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def answer(request: Request) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "9")
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(b"half")
+            request.hang_up()
+
+    with _server(answer, s3_environment), pytest.raises(UserError, match="breaks off"):
+        Store.open("s3://bucket").download("key", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_put_if_absent_whose_answer_was_lost_has_won(s3_environment: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from share4video.cli.options import DEFAULT_STORE, StoreOption
+from share4video.cli.options import DEFAULT_STORE, StoreOption, make_folder
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.errors import UserError
 from share4video.store import Store
@@ -24,11 +26,17 @@ def list_(
 ) -> None:
     """List a stage's published outputs."""
     opened = Store.open(store)
+    if not re.fullmatch(r"[a-z0-9-]+", stage):
+        raise UserError("there is no such stage", where=stage, fix="name one, such as caption or dataset")
     found = [key for key in opened.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2]
     if not found:
         raise UserError("nothing is published", where=f"{store}, stage {stage}", fix="run the stage first")
     for key in found:
-        manifest = Manifest.model_validate_json(opened.get(key))
+        try:
+            manifest = Manifest.model_validate_json(opened.get(key))
+        except ValidationError:
+            typer.echo(f"{key.removesuffix('/manifest.json')}  damaged: delete it and run the stage again")
+            continue
         typer.echo(f"{manifest.ref}  {int(manifest.counts.get('rows_out', 0))} rows")
 
 
@@ -58,7 +66,7 @@ def export(
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
     manifest = load_manifest(opened, parsed)
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to)
     for table in sorted({part.table for part in manifest.parts}):
         target = to / f"{table}.parquet"
         target.write_bytes(table_bytes(read_table(opened, parsed, table)))

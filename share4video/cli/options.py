@@ -11,6 +11,7 @@ import typer
 
 import share4video
 from share4video.config import RunConfig, load_config
+from share4video.errors import UserError
 
 DEFAULT_STORE = "store"
 
@@ -20,9 +21,7 @@ StoreOption = Annotated[
         "--store", envvar="SHARE4VIDEO_STORE", help="The store: a folder or s3://BUCKET/PREFIX.", metavar="S"
     ),
 ]
-SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="The folder of videos, or s3://BUCKET/PREFIX.")
-]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="The folder of videos.")]
 ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -64,6 +63,21 @@ def _preset(name: str) -> Path | None:
             if (folder / f"{name}.yaml").is_file():
                 return folder / f"{name}.yaml"
     return None
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder to write to, unless it is there, and return it.
+
+    Raises:
+        UserError: there is a file in its place, or it may not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder: {error.strerror}", where=str(folder), fix="name another folder"
+        ) from error
+    return folder
 
 
 def absolute(place: str) -> str:

@@ -13,6 +13,7 @@ from share4video.cli.options import (
     SetOption,
     StoreOption,
     absolute,
+    make_folder,
     read_settings,
 )
 from share4video.cli.runs import RUNS_FOLDER, run_as_pipeline
@@ -23,9 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Run a pipeline here, compile it, o
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="curate, caption, train, release or flywheel.")
 ]
-SourceOption = Annotated[
-    str | None, typer.Option("--source", metavar="DIR", help="The folder of videos, or s3://BUCKET/PREFIX.")
-]
+SourceOption = Annotated[str | None, typer.Option("--source", metavar="DIR", help="The folder of videos.")]
 QuestionsOption = Annotated[
     str | None, typer.Option("--questions", metavar="PATH", help="Questions in MVBench's JSON format.")
 ]
@@ -95,7 +94,7 @@ def compile_(
     if (name is None) != every:
         raise UserError("name one pipeline or say --all", fix=f"the pipelines are {', '.join(PIPELINES)}")
     names = list(PIPELINES) if name is None else [find_pipeline(name).name]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for each in names:
         target = out / f"{each}.yaml"
         target.write_text(compile_pipeline(each, image or PLACEHOLDER_IMAGE), encoding="utf-8")
@@ -128,6 +127,13 @@ def submit(
         raise UserError(
             "a cluster cannot reach this store", where=store, fix="give --store s3://BUCKET/PREFIX"
         )
+    for place in (source, questions, question_clips):
+        if place and not place.startswith("/"):
+            raise UserError(
+                "a cluster does not see this folder",
+                where=place,
+                fix="give the absolute path at which the pods have it",
+            )
     given = _given(source, questions, question_clips, inputs, store)
     arguments = entry.arguments(read_settings(config, settings), given)
     submitted = submit_pipeline(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from share4video.cli.options import make_folder
 from share4video.cli.view import RunView
 from share4video.config import EngineSpec, RunConfig
 from share4video.stages.chain import Chain
@@ -76,11 +77,12 @@ def pipeline_engines(entry: Entry, config: RunConfig) -> list[EngineSpec | None]
 
 def new_run_folder(runs: Path, name: str) -> Path:
     """Make and return a folder for one run's log, named after the pipeline and the time."""
+    make_folder(runs)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
         folder = runs / (f"{name}-{stamp}" + (f"-{attempt}" if attempt else ""))
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
         except FileExistsError:
             continue
         return folder.absolute()

@@ -1,8 +1,7 @@
 """The tables every stage reads and writes; the only place that names a column.
 
 Times are seconds of presentation time in the source; ids are lower-case hex. ``source_uri`` is relative
-to the source root given to the run (or an absolute ``s3://`` URI), so that a table holds no path of the
-machine that made it.
+to the source root given to the run, so that a table holds no path of the machine that made it.
 """
 
 from __future__ import annotations

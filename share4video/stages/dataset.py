@@ -73,7 +73,8 @@ def _write(output: ShardSet, inputs: DatasetInputs, config: DatasetConfig, progr
         clip_id = clip["clip_id"]
         sliding = sorted(differentials[clip_id], key=lambda row: row["index"])
         if not any(row["role"] == "summary" for row in captions[clip_id]):
-            sentence = "the captioner gave no summary of this clip"
+            missing = "the captioner gave no summary" if clip_id in frames else "there are no key frames"
+            sentence = f"{missing} of this clip"
             rejects.append(reject_row(clip, STAGE, "no_summary", sentence))
         else:
             kept.append(clip)

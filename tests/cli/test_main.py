@@ -85,6 +85,14 @@ def test_a_folder_without_videos_is_one_sentence(tmp_path: Path) -> None:
             ("pipeline", "submit", "curate", "--host", "h", "--image", "i"),
             "a cluster cannot reach this store",
         ),
+        (
+            (
+                *("pipeline", "submit", "curate", "--host", "h", "--image", "i"),
+                *("--store", "s3://b/p", "--source", "videos"),
+            ),
+            "a cluster does not see this folder (videos)",
+        ),
+        (("dataset", "list", "--stage", "../x"), "there is no such stage (../x)"),
         (("promote", "mine", "--questions", "q", "--question-clips", "c"), "not a stage output (mine)"),
         (("train", "x", "--dataset", "y"), "not a stage output (y)"),
         (("curate", "x", "--config", "nowhere.yaml"), "cannot read the configuration"),
@@ -170,6 +178,26 @@ def test_datasets_are_listed_shown_and_exported(published: tuple[str, StageRef],
     assert said.split() == [str(tmp_path / "out" / name) for name in ("rejects.parquet", "README.md")]
     assert pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()[0]["reason"] == "dull"
     assert mistake("dataset", "list", "--stage", "train", "--store", store).startswith("nothing is published")
+
+
+def test_a_damaged_output_does_not_hide_the_others(published: tuple[str, StageRef]) -> None:
+    store, ref = published
+    broken = Path(store) / "dataset" / "0000" / "manifest.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    lines = run("dataset", "list", "--store", store)[1].splitlines()
+    assert lines == ["dataset/0000  damaged: delete it and run the stage again", f"{ref}  0 rows"]
+
+
+def test_a_file_is_no_folder_to_write_to(published: tuple[str, StageRef], tmp_path: Path) -> None:
+    store, ref = published
+    file = tmp_path / "file"
+    file.touch()
+    said = f"cannot make the folder: File exists ({file})"
+    assert mistake("dataset", "export", str(ref), "--to", str(file), "--store", store).startswith(said)
+    assert mistake("pipeline", "compile", "curate", "--out", str(file)).startswith(said)
+    local = ("pipeline", "run", "curate", "--local", "--source", str(tmp_path), "--runs", str(file))
+    assert mistake(*local, "--store", store).startswith(said)
 
 
 def test_recaption_keeps_the_order_of_the_prompts(fake_engine: FakeEngine, tmp_path: Path) -> None:

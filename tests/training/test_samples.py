@@ -113,6 +113,7 @@ def test_pictures_are_processed_once_while_there_is_room(processor: Any, make_sa
         ("processor_config.json", None, "no LLaVA-NeXT processor"),
         ("chat_template.jinja", None, "no chat template"),
         ("chat_template.jinja", "{{ messages }}", "does not mark the answers"),
+        ("chat_template.jinja", "{% if %}", "not valid Jinja"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_from_is_the_users_error(

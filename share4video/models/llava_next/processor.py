@@ -38,6 +38,7 @@ def load_processor(folder: Path) -> Any:
     Raises:
         UserError: it is missing or incomplete, or its chat template does not mark what the model is to learn.
     """
+    from jinja2 import TemplateSyntaxError
     from transformers import LlavaNextProcessor
 
     try:
@@ -54,6 +55,14 @@ def load_processor(folder: Path) -> Any:
             where=str(folder),
             fix="put a chat_template.jinja beside the weights",
         )
+    try:
+        processor.apply_chat_template(_as_parts([Message("user", "?")]))
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"the chat template is not valid Jinja: {error.message}",
+            where=f"{folder / 'chat_template.jinja'}, line {error.lineno}",
+            fix="mend the template",
+        ) from error
     if "endgeneration" not in processor.chat_template:
         raise UserError(
             "the chat template does not mark the answers",
