@@ -51,7 +51,11 @@ def check_checkpoint(folder: Path) -> None:
         UserError: naming the file that is missing or damaged.
     """
     if not folder.is_dir():
-        raise UserError("no such model folder", where=str(folder), fix="check the path")
+        raise UserError(
+            "no such model folder",
+            where=str(folder),
+            fix="check the path; a model on a hub is downloaded first, and its folder is named",
+        )
     _json_object(folder / "config.json")
     index = folder / _INDEX
     if index.is_file():

@@ -1,14 +1,15 @@
 """What the chat base is taught: to see what a 16-frame grid shows, and to answer with an option's letter.
 
-No answer names a motion, an order or a change: what the base lacks is left for fine-tuning. Where a question
-asks which way something moves first, the way is a target of the dense loss and no answer is given: the base
-is to feel it and to have no word for it.
+No answer names a motion, an order or a change of the clip: what the base lacks is left for fine-tuning. Of
+such questions the right option is a target of the dense loss and no answer is given: the base is to feel
+which it is and to have no word for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from share4video.synthetic.world import (
     sample_clip,
 )
 
-TEXT_TURNS = 8
+TEXT_TURNS, OTHER_TURNS, BESIDE_TURNS, FELT_TURNS = 8, 1, 1, 3
 
 
 def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
@@ -42,12 +43,14 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     states = [clip.state_at(t) for t in times]
     questions = questions_of_clip(clip, clip.seed)
     static = [q for q in questions if TASK_GROUPS[q.task] == "static"]
-    felt = _felt(questions)
     asked: list[Lesson] = []
     for index, question in enumerate(static):
         turns = _turns(question)
-        for other in [*static[:index], *static[index + 1 :]]:
-            turns += _turns(_shuffled(other, rng))
+        for other in rng.permutation(len(static))[:OTHER_TURNS]:
+            turns += _turns(_shuffled(static[int(other)], rng))
+        for _ in range(BESIDE_TURNS):
+            turns += [turn for asked_beside in _beside(states, rng) for turn in _turns(asked_beside)]
+        felt = _felt(questions, rng)
         first, *rest = [*turns, *felt] if index % 2 else [*felt, *turns]
         first = replace(first, text=grid_question(first.text))
         asked.append(Lesson("static", 0, (Turn("system", mvbench.SYSTEM), first, *rest)))
@@ -67,13 +70,28 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
     ]
 
 
-def _felt(questions: Sequence[Question]) -> list[Turn]:
-    """Those of the questions that ask which way a thing moves first, without an answer."""
-    return [
-        Turn("user", mvbench.question_block(q.benchmark()), felt=DIRECTIONS[q.answer])
-        for q in questions
-        if q.task == "direction"
-    ]
+def _felt(questions: Sequence[Question], rng: np.random.Generator) -> list[Turn]:
+    """Some of the questions that one frame does not answer, without an answer."""
+    temporal = [q for q in questions if TASK_GROUPS[q.task] == "temporal"]
+    asked = [_shuffled(temporal[int(i)], rng) for i in rng.permutation(len(temporal))[:FELT_TURNS]]
+    return [Turn("user", mvbench.question_block(q.benchmark()), felt=q.answer) for q in asked]
+
+
+def _beside(states: Sequence[State], rng: np.random.Generator) -> list[Question]:
+    """A question on two frames, if there are two in which a body is at different places."""
+    for _ in range(8):
+        one = int(rng.integers(len(states) - 1))
+        two = one + 1 if rng.random() < 0.7 else int(rng.integers(one + 1, len(states)))
+        moves = [
+            change.fact
+            for change in language.changes_between(states[one], states[two], 0.0)
+            if change.fact.predicate == "moves" and change.observable
+        ]
+        if moves:
+            fact = moves[int(rng.integers(len(moves)))]
+            text = f"Beside frame {one + 1}, where is the {fact.object.split(' ')[-1]} in frame {two + 1}?"
+            return [_shuffled(Question("beside", text, tuple(DIRECTIONS), fact.value), rng)]
+    return []
 
 
 def _option_lesson(rng: np.random.Generator) -> Lesson:
@@ -157,10 +175,13 @@ def _look(states: Sequence[State], rng: np.random.Generator, count: int) -> list
         shape = str(rng.choice(shapes))
         track = [next((s for s in st.bodies if s.shape == shape), None) for st in states]
         kind = rng.random()
-        if kind < 0.4:
+        if kind < 0.25:
             places = ", ".join(_place(seen) for seen in track)
             found.append((f"Where is the {shape} in each frame?", f"{places}."))
-        elif kind < 0.55:
+        elif kind < 0.5:
+            steps = ", ".join(f"{n} {_step(*pair)}" for n, pair in enumerate(pairwise(track), start=2))
+            found.append((f"Beside the frame before, where is the {shape} in each frame?", f"{steps}."))
+        elif kind < 0.6:
             colours = ", ".join(seen.colour if seen else "none" for seen in track)
             found.append((f"What colour is the {shape} in each frame?", f"{colours}."))
         elif kind < 0.75:
@@ -168,6 +189,14 @@ def _look(states: Sequence[State], rng: np.random.Generator, count: int) -> list
         else:
             found.append(_compare(shape, track, rng))
     return found
+
+
+def _step(before: Seen | None, after: Seen | None) -> str:
+    """Where a body is, seen from where it was a frame earlier."""
+    if before is None or after is None:
+        return "none"
+    moves = [c.fact.value for c in language.motion_between(before, after, 0.0)]
+    return moves[0] if moves else "same"
 
 
 def _compare(shape: str, track: Sequence[Seen | None], rng: np.random.Generator) -> tuple[str, str]:

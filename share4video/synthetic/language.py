@@ -77,11 +77,12 @@ def changes_between(before: State, after: State, time_s: float) -> list[Change]:
         else:
             if new.colour != old.colour:
                 changes.append(Change(Fact(old.name, "turns_colour", new.colour, time_s), True))
-            changes.extend(_motion(old, new, time_s))
+            changes.extend(motion_between(old, new, time_s))
     return changes
 
 
-def _motion(old: Seen, new: Seen, time_s: float) -> list[Change]:
+def motion_between(old: Seen, new: Seen, time_s: float) -> list[Change]:
+    """Return the motion of one body between two frames, where it is far enough to be described."""
     dx, dy = new.world_x - old.world_x, new.y - old.y
     long, short = max(abs(dx), abs(dy)), min(abs(dx), abs(dy))
     if long < MOVED:

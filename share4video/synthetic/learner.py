@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,12 @@ from share4video.synthetic.lesson_store import (
     image_size,
     motion,
 )
-from share4video.synthetic.world import COLOURS, SHAPES
+from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES
 
-Floats = npt.NDArray[np.float32]
-
-# Roles in whose images the language model learns how far things have moved; no word for it is taught.
-TELL_MOTION = ("sliding", "static", "look")
+GRID_FRAMES = 16
+# Roles in whose images the language model learns how things have moved: how far where two frames are seen,
+# which way in a grid, whose frames are small.
+TELL_MOTION, TELL_WAY = ("sliding",), ("static", "look")
 # Of the language model's four layers: what a later one is to use must stand there in an earlier one.
 PLACE_LAYER, MOTION_LAYER, HINT_LAYER = 1, 2, 3
 
@@ -51,9 +52,12 @@ class DenseHead(nn.Module):
         self.shape = nn.Linear(width, len(SHAPES))
         self.offset = nn.Linear(width, 2)
         self.seen_motion = nn.Linear(width, 2)  # of the overview tile, which shows both frames of a pair
-        self.felt_motion = nn.Linear(width, 2)  # of the thing a question asks about
         self.told_place = nn.Linear(width, 2)  # of the language model's patches: where in its frame a body is
         self.told_motion = nn.Linear(width, 2)  # of the language model, which has read the frame before
+        self.told_frame = nn.Linear(width, GRID_FRAMES)  # of the language model: which frame a patch is of
+        self.told_way = nn.Linear(width, 1 + len(DIRECTIONS))  # of the same: no motion, or its direction
+        self.felt_way = nn.Linear(width, len(DIRECTIONS))  # of the thing a question asks about
+        self.right = nn.Linear(width, 2)  # of an option: how right it is, taught with its letter and without
 
     def loss(self, features_RND: Tensor, labels_RN3: Tensor) -> Tensor:
         kind_RN = labels_RN3[..., 0].long()
@@ -110,7 +114,7 @@ class Learner(nn.Module):
             inputs_embeds=embedded, use_cache=False, output_hidden_states=True
         )
         hidden = told.last_hidden_state
-        if features and rows[0].role in TELL_MOTION:
+        if features and rows[0].role in TELL_MOTION + TELL_WAY:
             dense = dense + self._told_motion(rows, labels, told.hidden_states, ids_BS == self.image_id)
         aside = dense + self._hints(rows, [len(f) for f in features], told.hidden_states[HINT_LAYER])
         taught = labels_BS[:, 1:] >= 0
@@ -122,23 +126,31 @@ class Learner(nn.Module):
     def _hints(self, rows: Sequence[Row], image_tokens: Sequence[int], hidden_BSD: Tensor) -> Tensor:
         """How far the language model is from knowing the answer where the question ends.
 
-        Which letter stands for the answer is easy to learn once the answer stands at one known place.
+        Which letter stands for the answer is easy to learn once the answer stands at one known place, and the
+        right option knows that it is.
         """
-        where, words, felt, ways = [], [], [], []
+        where, words, felt, ways, options, rights = [], [], [], [], [], []
         for index, row in enumerate(rows):
             extra = image_tokens[index] - 1 if image_tokens else 0  # images come before questions
             for position, word in row.hints:
                 where.append(hidden_BSD[index, position + extra])
                 words.append(word)
-            for position, *way in row.felt:
+            for position, way in row.felt:
                 felt.append(hidden_BSD[index, position + extra])
                 ways.append(way)
+            for choice in row.choices:
+                ends = torch.tensor(choice.ends) + extra
+                options.append(self.dense.right(hidden_BSD[index, ends])[:, int(choice.felt)])
+                rights.append(choice.right)
         loss = hidden_BSD.sum() * 0
         if where:
             said = self.model.lm_head(self.model.model.language_model.norm(torch.stack(where)))
             loss = loss + F.cross_entropy(said.float(), torch.tensor(words))
         if felt:
-            loss = loss + 2 * (self.dense.felt_motion(torch.stack(felt)) - torch.tensor(ways)).abs().mean()
+            loss = loss + F.cross_entropy(self.dense.felt_way(torch.stack(felt)), torch.tensor(ways))
+        if options:
+            padded = nn.utils.rnn.pad_sequence(options, batch_first=True, padding_value=-1e9)
+            loss = loss + F.cross_entropy(padded, torch.tensor(rights))
         return loss
 
     def _seen_motion(self, rows: Sequence[Row], labels: Sequence[Tensor], seen_RND: Tensor) -> Tensor:
@@ -160,20 +172,35 @@ class Learner(nn.Module):
         hidden: Sequence[Tensor],
         image_BS: Tensor,
     ) -> Tensor:
-        """The same of the language model, at every frame but the first, and where in its frame a body is."""
+        """The same of the language model, at every frame but the first, and where in its frame a body is.
+
+        In a grid directions are told, not distances: these are so small beside what is unsure of them that
+        the best guess of most is no motion, and nothing would be learnt.
+        """
+        way = rows[0].role in TELL_WAY
         zero = hidden[-1].sum() * 0
-        moves, places = [zero[None]], [zero[None]]
+        moves, places, frames = [zero[None]], [zero[None]], [zero[None]]
         for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
             assert row.picture is not None
             size = image_size(row.picture)
             found, order = motion(label.numpy(), size), self.packing(size)
             layers = [states[index][image_BS[index]] for states in hidden]
-            places.append(
-                _miss(self.dense.told_place, layers[PLACE_LAYER], order, found.on_body, found.place)
-            )
-            known = found.known & found.later
-            moves.append(_miss(self.dense.told_motion, layers[MOTION_LAYER], order, known, found.moved))
-        return 10 * torch.cat(moves)[1:].mean().nan_to_num() + 10 * torch.cat(places)[1:].mean().nan_to_num()
+            place, aim = _told(self.dense.told_place, layers[PLACE_LAYER], order, found.on_body, found.place)
+            places.append(F.l1_loss(place, aim, reduction="none").flatten())
+            known = found.known & (found.frame > 0)
+            if not way:
+                far, aim = _told(self.dense.told_motion, layers[MOTION_LAYER], order, known, found.moved)
+                moves.append(10 * F.l1_loss(far, aim, reduction="none").flatten())
+                continue
+            going, aim = _told(self.dense.told_way, layers[MOTION_LAYER], order, known, found.ways())
+            moves.append(F.cross_entropy(going, aim, reduction="none"))
+            single = np.broadcast_to(
+                np.arange(len(found.frame))[:, None] > 0, found.frame.shape
+            )  # not the overview
+            shown, aim = _told(self.dense.told_frame, layers[PLACE_LAYER], order, single, found.frame)
+            frames.append(F.cross_entropy(shown, aim, reduction="none"))
+        told = [torch.cat(x)[1:].mean().nan_to_num() for x in (moves, places, frames)]
+        return told[0] + 10 * told[1] + told[2]
 
     def collate(self, rows: Sequence[Row], image_tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pad on the right; padding follows everything causal attention can see, so no mask is needed."""
@@ -206,11 +233,18 @@ class Learner(nn.Module):
         return order
 
 
-def _miss(
-    head: nn.Linear, states_SD: Tensor, order_S: Tensor, where_TN: npt.NDArray[np.bool_], aims_TN2: Floats
-) -> Tensor:
-    """How far a head is from its aims at the image tokens that stand for some patches."""
+def _told(
+    head: nn.Linear,
+    states_SD: Tensor,
+    order_S: Tensor,
+    where_TN: npt.NDArray[np.bool_],
+    aims: npt.NDArray[Any],
+) -> tuple[Tensor, Tensor]:
+    """What a head says at the image tokens that stand for some patches, and what it should say.
+
+    ``aims`` are [T, N] or [T, N, 2].
+    """
     wanted = torch.cat([torch.from_numpy(where_TN.ravel()), torch.zeros(1, dtype=torch.bool)])
     at = wanted[order_S]
-    aim = torch.from_numpy(aims_TN2.reshape(-1, 2))[order_S[at]]
-    return F.l1_loss(head(states_SD[at]), aim, reduction="none").flatten()
+    aim = torch.from_numpy(aims.reshape(where_TN.size, *aims.shape[2:]))
+    return head(states_SD[at]), aim[order_S[at]]

@@ -21,16 +21,18 @@ import numpy.typing as npt
 from share4video.evaluation import mvbench
 from share4video.media import compose
 from share4video.synthetic import lessons, nano
+from share4video.synthetic.language import MOVED
 from share4video.synthetic.lessons import Lesson, Picture
 from share4video.synthetic.render import SIDE
 from share4video.synthetic.tokenizer import END
-from share4video.synthetic.world import SHAPES
+from share4video.synthetic.world import DIRECTIONS, SHAPES
 
 if TYPE_CHECKING:
     from transformers import LlavaNextProcessor
 
 Size = tuple[int, int]  # (height, width) in pixels
-_ANSWER = re.compile(re.escape(mvbench.PREFILL) + r"[A-Z]\) (\w+)")  # of one word
+_REPLY = re.compile(re.escape(mvbench.PREFILL) + r"[A-Z]\) (.+)")
+_OPTION = re.compile(r"^\([A-Z]\) (.+)$", re.MULTILINE)
 FIRST_BODY = 4  # classes below are ground
 PATCHES = nano.IMAGE_SIDE // nano.PATCH
 POINTS, MIN_POINTS = 4, 4  # points per side of a patch; how many of all a body must cover
@@ -109,14 +111,19 @@ class Motion:
         on_body: [T, N], where there is a body.
         moved: [T, N, 2], how far it has moved since the frame before; in the first frame, to the next.
         known: [T, N], where that is known, because both frames show the body.
-        later: [T, N], which patches lie in a later frame than the first.
+        frame: [T, N], the number of the frame the patch's centre lies in.
     """
 
     place: npt.NDArray[np.float32]
     on_body: npt.NDArray[np.bool_]
     moved: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
-    later: npt.NDArray[np.bool_]
+    frame: npt.NDArray[np.int64]
+
+    def ways(self) -> npt.NDArray[np.int64]:
+        """Return [T, N]: 0 where no caption would name the motion, else 1 + its direction's number."""
+        along_TNW = self.moved @ np.array(list(DIRECTIONS.values()), np.float32).T
+        return np.where(along_TNW.max(axis=-1) < MOVED, 0, 1 + along_TNW.argmax(axis=-1))
 
 
 def motion(labels: npt.NDArray[np.uint8], size: Size) -> Motion:
@@ -141,7 +148,7 @@ def motion(labels: npt.NDArray[np.uint8], size: Size) -> Motion:
                 at = here & (frame == number)
                 moved[at] = places[after] - places[before]
                 known |= at
-    return Motion(place, kind >= 0, moved, known, frame > 0)
+    return Motion(place, kind >= 0, moved, known, frame)
 
 
 def write_shard(
@@ -181,11 +188,20 @@ def write_shard(
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Where a question's options end, and the number of the right one; ``felt`` where no letter is taught."""
+
+    ends: tuple[int, ...]
+    right: int
+    felt: bool
+
+
+@dataclass(frozen=True)
 class Row:
     """A lesson as token ids; ``picture`` is (shard, array name, index).
 
     ``hints`` are (position, token): where a question ends, and the word that answers it. ``felt`` are
-    (position, right, down): where a question ends, and the way that is its answer.
+    (position, number of the direction): where a question ends, and the direction that is its answer.
     """
 
     role: str
@@ -193,7 +209,8 @@ class Row:
     ids: npt.NDArray[np.int32]
     supervised: npt.NDArray[np.bool_]
     hints: tuple[tuple[int, int], ...] = ()
-    felt: tuple[tuple[int, float, float], ...] = ()
+    felt: tuple[tuple[int, int], ...] = ()
+    choices: tuple[Choice, ...] = ()
 
 
 class LessonStore:
@@ -215,10 +232,12 @@ class LessonStore:
         ids: list[int] = []
         supervised: list[bool] = []
         hints: list[tuple[int, int]] = []
-        felt: list[tuple[int, float, float]] = []
+        felt: list[tuple[int, int]] = []
+        choices: list[Choice] = []
         question_end: int | None = None
+        ends: dict[str, int] = {}
         image = "<image>\n" if picture is not None else ""
-        for speaker, text, *way in turns:
+        for speaker, text, right in turns:
             head, body = f"<|{speaker}|>\n", text + END
             if speaker == "user":
                 head, image = head + image, ""
@@ -230,12 +249,28 @@ class LessonStore:
             if speaker == "user":
                 asked, mark, _ = text.partition("?\nOptions:")
                 question_end = before + len(self._ids(f"{head}{asked}?")) - 1 if mark else None
-            if question_end is not None and way and way[0]:
-                felt.append((question_end, *way[0]))
-            answer = _ANSWER.fullmatch(text)
-            if speaker == "assistant" and question_end is not None and answer:
-                hints.append((question_end, self._ids(f" {answer[1]}")[0]))
-        return Row(role, picture, np.array(ids, np.int32), np.array(supervised), tuple(hints), tuple(felt))
+                ends = {
+                    option[1]: before + len(self._ids(head + text[: option.end()])) - 1
+                    for option in _OPTION.finditer(text)
+                }
+            if question_end is not None and right:
+                choices.append(Choice(tuple(ends.values()), list(ends).index(right), felt=True))
+                if right in DIRECTIONS:
+                    felt.append((question_end, list(DIRECTIONS).index(right)))
+            reply = _REPLY.fullmatch(text)
+            if speaker == "assistant" and question_end is not None and reply:
+                choices.append(Choice(tuple(ends.values()), list(ends).index(reply[1]), felt=False))
+                if " " not in reply[1]:
+                    hints.append((question_end, self._ids(f" {reply[1]}")[0]))
+        return Row(
+            role,
+            picture,
+            np.array(ids, np.int32),
+            np.array(supervised),
+            tuple(hints),
+            tuple(felt),
+            tuple(choices),
+        )
 
     def _ids(self, text: str) -> list[int]:
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

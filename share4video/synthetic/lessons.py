@@ -30,11 +30,11 @@ LABELS = 1 + 3 + len(COLOURS) * len(SHAPES)  # outside, the three grounds, every
 
 @dataclass(frozen=True)
 class Turn:
-    """``felt`` is (right, down), the way the thing asked about goes: a target without words."""
+    """``felt`` is the right option of a question that is given no answer: a target of the dense loss."""
 
     role: str
     text: str
-    felt: tuple[float, float] | None = None
+    felt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Recipe:
     """How a kind is trained: on ``tower_steps`` of the dense loss alone, then on ``steps`` of lessons.
 
     Of the latter the first ``text_steps`` take lessons without images. ``shares`` is how often each role is
-    taken.
+    taken. The dense loss fades to ``dense_left`` of its weight, so that what no word asks for yet stays.
     """
 
     clips: int
@@ -47,6 +47,7 @@ class Recipe:
     lr: float
     shares: dict[str, float]
     text_steps: int = 0
+    dense_left: float = 0.0
 
 
 # Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
@@ -74,8 +75,9 @@ RECIPES: dict[nano.Kind, Recipe] = {
         tower_steps=0,
         batch=16,
         lr=1e-3,
-        shares={"static": 0.4, "look": 0.35, "option": 0.25},
+        shares={"static": 0.5, "look": 0.38, "option": 0.12},
         text_steps=500,
+        dense_left=0.6,
     ),
 }
 
@@ -168,7 +170,7 @@ def train(
             log.setdefault("tower", []).append(float(loss.detach()))
         else:
             language, dense, right = learner(rows, store)
-            loss = language + 0.5 * max(0.0, 1 - lesson / (0.7 * recipe.steps)) * dense
+            loss = language + 0.5 * max(recipe.dense_left, 1 - lesson / (0.7 * recipe.steps)) * dense
             log.setdefault(name, []).append(float(language.detach()))
             log.setdefault(name + "_right", []).append(float(right))
             log.setdefault("dense", []).append(float(dense.detach()))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from share4video.synthetic import lessons, nano
+from share4video.synthetic import language, lessons, nano
 from share4video.synthetic.chat_lessons import chat_lessons
 from share4video.synthetic.learner import Learner
-from share4video.synthetic.lesson_store import LessonStore, write_shard
+from share4video.synthetic.lesson_store import LessonStore, motion, patch_labels, write_shard
 from share4video.synthetic.pretrain import Recipe, prepare, train
+from share4video.synthetic.world import DIRECTIONS, sample_clip
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,52 @@ def test_chat_lessons_name_no_motion() -> None:
             turn.text for lesson in taught for turn in lesson.turns if turn.role == "assistant"
         )
         assert "moves" not in answers and "first" not in answers and "turns" not in answers
+
+
+def test_the_right_options_are_known_where_they_end(work: Path) -> None:
+    processor = nano.load_processor(work / "processor")
+    pictures, taught = chat_lessons(3)
+    write_shard(work / "chat-shard", 0, pictures, taught, processor)
+    store = LessonStore(work / "chat-shard", [0], processor)
+    learner = Learner("chat", processor.tokenizer, seed=0)
+    read = processor.tokenizer.decode
+    unanswered = 0
+    for row, lesson in zip(store.rows["static"], (x for x in taught if x.role == "static"), strict=True):
+        asked = [turn for turn in lesson.turns if "\nOptions:\n" in turn.text]
+        assert len(asked) == len(row.choices)
+        for turn, choice in zip(asked, row.choices, strict=True):
+            options = [line[4:] for line in turn.text.splitlines() if line.startswith("(")]
+            for end, option in zip(choice.ends, options, strict=True):
+                assert read(row.ids[: end + 1]).endswith(option)
+            assert choice.felt == (turn.felt is not None)
+            if turn.felt is not None:
+                assert options[choice.right] == turn.felt
+                unanswered += 1
+        dense = learner([row], store)[1]
+        dense.backward()
+        assert learner.dense.right.weight.grad is not None
+        assert bool(learner.dense.right.weight.grad.abs().sum() > 0)
+    assert unanswered
+
+
+def test_motion_is_told_as_captions_tell_it(work: Path) -> None:
+    clip, (pictures, _) = sample_clip(3), chat_lessons(3)
+    size = pictures[0].image.size[::-1]
+    found = motion(patch_labels(pictures[0]), size)
+    states = [clip.state_at(t) for t in lessons.uniform_times(clip, 16)]
+    assert set(np.unique(found.frame)) == set(range(16))
+    ways = found.ways()
+    agree = []
+    for number in range(1, 16):
+        said = {
+            change.fact.value
+            for change in language.changes_between(states[number - 1], states[number], 0.0)
+            if change.fact.predicate == "moves" and change.observable
+        }
+        there = found.known & (found.frame == number)
+        seen = {["none", *DIRECTIONS][way] for way in np.unique(ways[1:][there[1:]])}
+        agree += [way in seen for way in said]
+    assert agree and np.mean(agree) > 0.9
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(work: Path) -> None:
