@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from share4video.captioning.checkpoints import checkpoint_folder
 from share4video.captioning.client import ChatClient
 from share4video.captioning.clip import ClipRejected, ClipRole, SpanCaption, stream_captions
-from share4video.captioning.domain_guard import domain_of, refuse_foreign_clip
+from share4video.captioning.domain_guard import engine_domain, refuse_foreign_clip, refuse_mixed
 from share4video.captioning.engine import connect_all
 from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
@@ -70,14 +69,14 @@ def caption_clip(
         on_caption: called with each caption as it comes.
 
     Raises:
-        UserError: the file is no video that can be decoded, the captioner knows only synthetic clips and this
-            is none, an engine does not start, or no sound captions came of it.
+        UserError: the file is no video that can be decoded, the models know only synthetic clips and this is
+            none, one of them does and the other does not, an engine does not start, or no sound captions came
+            of it.
     """
+    domain, models = engine_domain(captioner), [_name(captioner), _name(summarizer or captioner)]
+    refuse_mixed(domain, engine_domain(summarizer or captioner), names=(models[0], models[1]))
     pictures = sampled_frames(path, keyframes or KeyframeConfig())
-    if captioner.model_path is not None:
-        folder = checkpoint_folder(captioner.model_path)
-        shown = [frame.rgb for frame in pictures]
-        refuse_foreign_clip(domain_of(folder), shown, model=folder.name, where=str(path))
+    refuse_foreign_clip(domain, [frame.rgb for frame in pictures], model=models[0], where=str(path))
     frames = key_frames(pictures, keyframes or KeyframeConfig())
 
     async def run() -> list[SpanCaption]:
@@ -95,3 +94,7 @@ def caption_clip(
         return asyncio.run(run())
     except ClipRejected as error:
         raise UserError(f"no captions: {error}", where=str(path), fix="try another engine") from error
+
+
+def _name(spec: EngineSpec) -> str:
+    return spec.model or Path(spec.model_path or spec.url or spec.inference_service or "").name

@@ -12,6 +12,7 @@ import mimetypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from share4video.errors import UserError
 
@@ -75,7 +76,7 @@ class Conversation:
         system: what is said before the first turn; empty leaves it to the checkpoint's chat template.
 
     Raises:
-        UserError: nothing answers at the address.
+        UserError: it is no address, or no model server answers there.
     """
 
     def __init__(
@@ -117,15 +118,17 @@ class Conversation:
     def _served_model(self) -> str:
         import openai
 
+        fix = "give the address of a gateway"
         try:
-            served = [entry.id for entry in self._client.models.list()]
+            listed = self._client.models.with_raw_response.list().http_response.json()
+            served = [entry["id"] for entry in listed["data"]]
+        except (openai.NotFoundError, ValueError, LookupError, TypeError) as error:  # a web server, perhaps
+            raise UserError("what answers is no model server", where=self.base_url, fix=fix) from error
         except openai.APIError as error:
             raise self._complaint(error) from error
         if not served:
-            raise UserError(
-                "the address names no model", where=self.base_url, fix="give the address of a gateway"
-            )
-        return served[0]
+            raise UserError("the address names no model", where=self.base_url, fix=fix)
+        return str(served[0])
 
     def _complaint(self, error: Exception) -> UserError:
         import openai
@@ -136,6 +139,11 @@ class Conversation:
             )
         body = getattr(error, "body", None)
         message = body.get("message") if isinstance(body, dict) else None
+        status = error.status_code if isinstance(error, openai.APIStatusError) else 500
+        if message and status < 500:
+            return UserError(
+                str(message).rstrip(".")
+            )  # the caller's to mend: where and how is in the sentence
         return UserError(
             str(message or error).rstrip("."), where=self.base_url, fix="see the gateway's log for more"
         )
@@ -149,4 +157,11 @@ def _with_version(base_url: str) -> str:
 def _client(base_url: str, timeout_s: float) -> OpenAI:
     from openai import OpenAI
 
+    try:
+        parts = urlsplit(base_url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half a bracket, a port that is no number
+        whole = None
+    if not whole:
+        raise UserError("this is no address", where=base_url, fix="write it as http://HOST:PORT")
     return OpenAI(base_url=base_url, api_key="none", timeout=timeout_s, max_retries=1)

@@ -78,7 +78,7 @@ async def pinned_address(
         )
     try:
         found = await resolve(_host(url), url.port or DEFAULT_PORTS[url.scheme])
-    except OSError:
+    except (OSError, UnicodeError):  # the second: an empty label, or one too long
         raise Refusal(422, "media_unreachable", f"the media host {url.host} does not resolve") from None
     addresses = [ipaddress.ip_address(text) for text in found]
     if not addresses:

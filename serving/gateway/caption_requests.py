@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from serving.gateway.messages import PICTURE_MARK
 from serving.gateway.refusal import Refusal
 
 MAX_CAPTIONS = 512
-Text = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+
+
+def _unmarked(text: str) -> str:
+    if PICTURE_MARK in text:
+        raise ValueError(f"a text may not hold {PICTURE_MARK}, the mark of a picture")
+    return text
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_unmarked)]
 Role = Literal["fast", "sliding", "summary", "recaption"]
 
 

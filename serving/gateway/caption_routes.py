@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse
 from serving.gateway.admission import Admission
 from serving.gateway.caption_requests import CaptionRequest
 from serving.gateway.captioner import CaptionService
-from serving.gateway.chat_routes import PREFIXES, EventStream, check_model, read_object
+from serving.gateway.chat_requests import check_model, read_object
+from serving.gateway.chat_routes import PREFIXES, EventStream
 
 
 def caption_router(service: CaptionService, admission: Admission) -> APIRouter:

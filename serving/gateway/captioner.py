@@ -23,6 +23,7 @@ from share4video.captioning.conversations import checked
 from share4video.captioning.differential import Caption
 from share4video.captioning.roles import KeyFrame, Summary, TimedCaption, messages
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
+from share4video.curation.encoders import frame_encoder
 from share4video.errors import UserError
 from share4video.media.decode import frames_at
 from share4video.media.limits import MediaError
@@ -55,12 +56,17 @@ class CaptionedClip:
 
 
 class CaptionService:
-    """Answers caption requests with the model behind the gateway."""
+    """Answers caption requests with the model behind the gateway.
+
+    Raises:
+        UserError: there is no such frame encoder, or no such engine.
+    """
 
     def __init__(self, settings: GatewaySettings, visual: VisualInput) -> None:
         self.settings, self.visual = settings, visual
         self.config = CaptionConfig()
         self.keyframes = KeyframeConfig(interval_s=settings.interval_s, encoder=settings.encoder)
+        frame_encoder(settings.encoder)  # a wrong name is for whoever starts the gateway, not for its clients
         self.captioner = ChatClient(_endpoint(settings, settings.upstream_url, settings.upstream_model))
         self.summarizer = self.captioner
         if settings.summarizer_url:
@@ -73,7 +79,7 @@ class CaptionService:
         with _said_plainly():
             if request.role == "recaption":
                 assert request.text is not None
-                return self._described(request, await recaption_with(self.captioner, request.text))
+                return self._described(request, await recaption_with(self.summarizer, request.text))
             if request.captions:
                 return self._described(request, await self._summarised(request))
         clip = await self.clip(request)

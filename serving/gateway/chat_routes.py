@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serving.gateway.admission import Admission
+from serving.gateway.chat_requests import check_fields, check_model, read_object
 from serving.gateway.messages import find_visual, with_image
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
@@ -31,6 +31,7 @@ class ChatService:
 
     async def upstream_body(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return ``body`` as the upstream gets it. Raises Refusal where it cannot be served."""
+        check_fields(body, self.settings.max_tokens)
         check_model(body, self.settings.model_name)
         messages = body.get("messages")
         visual = find_visual(messages)
@@ -41,8 +42,9 @@ class ChatService:
             messages = with_image(messages, visual, await self.visual.image(visual.address, visual.kind))
         changed = {**body, "messages": messages}
         # OpenAI's newer name for the same bound; not every server knows it.
-        if (bound := changed.pop("max_completion_tokens", None)) is not None:
-            changed.setdefault("max_tokens", bound)
+        newer = changed.pop("max_completion_tokens", None)
+        if newer is not None and changed.get("max_tokens") is None:
+            changed["max_tokens"] = newer
         return changed
 
     async def answer(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -64,9 +66,10 @@ def chat_router(service: ChatService, admission: Admission) -> APIRouter:
         with ExitStack() as held:
             held.enter_context(admission.slot())
             body = await read_object(request)
+            prepared = await service.upstream_body(body)
             if not body.get("stream"):
-                return JSONResponse(await service.answer(body))
-            events = await service.upstream.stream(await service.upstream_body(body))
+                return JSONResponse(await service.upstream.complete(prepared))
+            events = await service.upstream.stream(prepared)
             return EventStream(events, held.pop_all())
 
     router = APIRouter(tags=["OpenAI"])
@@ -74,26 +77,6 @@ def chat_router(service: ChatService, admission: Admission) -> APIRouter:
         router.add_api_route(f"{prefix}/models", models, methods=["GET"])
         router.add_api_route(f"{prefix}/chat/completions", completions, methods=["POST"], response_model=None)
     return router
-
-
-def check_model(body: dict[str, Any], served: str) -> None:
-    """Raise Refusal (404) where ``body`` asks for a model that is not the one served; none named is fine."""
-    asked = body.get("model") or served
-    if asked != served:
-        raise Refusal(
-            404, "model_not_found", f"there is no model {asked!r} here; this gateway serves {served!r}"
-        )
-
-
-async def read_object(request: Request) -> dict[str, Any]:
-    """Return the request's JSON object. Raises Refusal (400) where it holds something else."""
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise Refusal(400, "bad_json", "the request is not JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "bad_json", "the request is not a JSON object")
-    return body
 
 
 class Events(Protocol):

@@ -36,6 +36,7 @@ MAX_ADDRESS_LENGTH = 8192  # of anything but a data: URI
 _SNIFF_BYTES = 1024
 _DATA_HEADER = re.compile(r"data:([a-z]+/[a-z0-9.+-]+)(;[a-z0-9-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _MAX_DATA_HEADER = 256
+_FILE_FORM = "write a local file as file:///folder/file"
 
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _VIDEO_STARTS = (
@@ -124,9 +125,12 @@ class MediaSource:
     def _local_file(self, address: str, kind: Kind) -> Path:
         if self.file_root is None:
             raise Refusal(403, "media_file", "this gateway reads no local files")
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            raise Refusal(400, "media_address", _FILE_FORM) from None
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-            raise Refusal(400, "media_address", "write a local file as file:///folder/file")
+            raise Refusal(400, "media_address", _FILE_FORM)
         outside = Refusal(403, "media_file", "the file is missing or outside the folder this gateway reads")
         try:
             path = Path(unquote(parts.path)).resolve(strict=True)  # follows symlinks: judge where they lead

@@ -15,6 +15,7 @@ Message = dict[str, Any]
 _ROLES = frozenset({"system", "user", "assistant"})
 _PARTS: dict[str, Kind] = {"video_url": "video", "image_url": "image"}
 MAX_MESSAGES = 256
+PICTURE_MARK = "<image>"  # where a prompt's picture goes; in a text it would ask for one more
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def find_visual(messages: Any) -> Visual | None:
             raise Refusal(400, "bad_messages", f"message {index} needs a role: system, user or assistant")
         for part in _parts(message, index):
             if part["type"] == "text":
+                refuse_picture_mark(part["text"], f"message {index}")
                 continue
             if message["role"] != "user":
                 raise Refusal(400, "bad_messages", f"message {index}: only a user's message may hold media")
@@ -52,6 +54,14 @@ def find_visual(messages: Any) -> Visual | None:
             400, "one_visual", f"the model looks at one video or image per conversation, not {len(found)}"
         )
     return found[0] if found else None
+
+
+def refuse_picture_mark(text: str, place: str) -> None:
+    """Raise Refusal (400) where ``text`` holds the mark that stands for a picture in the model's prompt."""
+    if PICTURE_MARK in text:
+        raise Refusal(
+            400, "bad_messages", f"{place}: a text may not hold {PICTURE_MARK}, the mark of a picture"
+        )
 
 
 def with_image(messages: Sequence[Message], visual: Visual, image: str) -> list[Message]:

@@ -27,7 +27,7 @@ def of_chat(service: ChatService) -> AnswerInstance:
         if "max_tokens" in instance:
             body["max_tokens"] = instance["max_tokens"]
         completion = await service.answer(body)
-        return {"answer": completion["choices"][0]["message"]["content"]}
+        return {"answer": completion["choices"][0]["message"].get("content") or ""}
 
     return answer
 

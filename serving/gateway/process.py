@@ -17,19 +17,29 @@ from typing import Any
 import httpx
 
 import serving
-from serving.gateway.listening import check_port_free
-from serving.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings
+from serving.gateway.listening import check_port_free, family_of
+from serving.gateway.settings import ENVIRONMENT_PREFIX, GatewaySettings, setting_mistakes
+from serving.gateway.upstream import health_address, is_healthy
 from share4video.captioning.checkpoints import checkpoint_folder
-from share4video.captioning.domain_guard import domain_of
+from share4video.captioning.domain_guard import domain_of, engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, resolve
 from share4video.config import EngineSpec
+from share4video.curation.encoders import frame_encoder
 from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 from share4video.store import Store
 from share4video.work import work_folder
 
 START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 8.0  # TERM, 3 s, KILL, and some air
+_UPSTREAM_TIMEOUT_S = 10.0
 _LOOPBACK = "127.0.0.1"
+_UNKNOWN_YET = "http://127.0.0.1/v1"  # where the model will be: its settings are checked before it is loaded
+_SERVE_FLAGS = {
+    "allowed_hosts": "--allow-host",
+    "file_root": "--file-root",
+    "role": "--role",
+    "port": "--port",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,7 @@ def gateway_process(settings: GatewaySettings, *, log: Path | None = None) -> It
     log.parent.mkdir(parents=True, exist_ok=True)
     process = _start(settings, log)
     try:
-        host = _LOOPBACK if settings.host in ("0.0.0.0", "::") else settings.host
-        gateway = Gateway(f"http://{host}:{settings.port}", settings.model_name, log, process)
+        gateway = Gateway(_address(settings), settings.model_name, log, process)
         _wait_until_live(gateway)
         yield gateway
     finally:
@@ -104,33 +113,46 @@ def serve_model(
         settings: further fields of ``GatewaySettings``.
 
     Raises:
-        UserError: a model is missing or damaged, the port is in use, or a server did not start.
+        UserError: a setting is wrong; a model is missing or damaged, or nothing answers at its address; one
+            model knows only synthetic clips and the other takes any; the port is in use; or a server did not
+            start.
     """
     host = settings.setdefault("host", _LOOPBACK)
     port = port or free_port(host)
-    check_port_free(host, port)  # before a model is loaded for nothing
+    check_port_free(host, port)  # this, too, before a model is loaded for nothing
     spec = _engine(model, store, model_name)
     specs = [spec, _engine(summarizer, store)] if summarizer else [spec]
     if spec.model_path is not None:
         settings.setdefault("domain", domain_of(Path(spec.model_path)))
-    with connect_all(specs) as (upstream, *others):
-        for other in others:
-            settings |= {"summarizer_url": other.base_url, "summarizer_model": other.model}
-        gateway_settings = GatewaySettings(
-            upstream_url=upstream.base_url,
-            upstream_model=upstream.model,
-            model_name=model_name or upstream.spec.model,
-            model_revision=upstream.spec.revision,
+    with setting_mistakes(_SERVE_FLAGS):
+        wanted = GatewaySettings(
+            upstream_url=_UNKNOWN_YET,
+            model_name=model_name or _name(spec),
             port=port,
             **settings,
         )
-        with gateway_process(gateway_settings, log=log) as gateway:
+    if wanted.role == "captioner":
+        frame_encoder(wanted.encoder)
+    for other in specs[1:]:
+        refuse_mixed(wanted.domain, engine_domain(other), names=(wanted.model_name, _name(other)))
+    with connect_all(specs) as (upstream, *others):
+        found: dict[str, Any] = {
+            "upstream_url": upstream.base_url,
+            "upstream_model": upstream.model,
+            "model_name": model_name or upstream.spec.model,
+            "model_revision": upstream.spec.revision,
+        }
+        for one in others:
+            found |= {"summarizer_url": one.base_url, "summarizer_model": one.model}
+        with gateway_process(wanted.model_copy(update=found), log=log) as gateway:
             yield gateway
 
 
 def _engine(model: str, store: Store | None, model_name: str = "") -> EngineSpec:
     if model.startswith(("http://", "https://")):
-        return resolve(EngineSpec(url=model, model=model_name))
+        spec = resolve(EngineSpec(url=model, model=model_name))
+        _check_answers(model)
+        return spec
     return EngineSpec(model_path=str(model_folder(model, store)))
 
 
@@ -149,10 +171,32 @@ def model_folder(model: str, store: Store | None = None) -> Path:
 
 def free_port(host: str = _LOOPBACK) -> int:
     """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
+    with socket.socket(family_of(host)) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def _check_answers(url: str) -> None:
+    """Raise UserError where no model server answers at ``url``."""
+    fix = "start the model server, or correct its address"
+    try:
+        answer = httpx.get(health_address(url), timeout=_UPSTREAM_TIMEOUT_S, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise UserError(f"no model server answers: {error}".rstrip(".: "), where=url, fix=fix) from None
+    if not is_healthy(answer):
+        what = f"the model server is not ready: it answers with status {answer.status_code}"
+        raise UserError(what, where=url, fix="wait until it has loaded its model")
+
+
+def _name(spec: EngineSpec) -> str:
+    return spec.model or Path(spec.model_path or "").name
+
+
+def _address(settings: GatewaySettings) -> str:
+    """Return where a gateway on this machine is reached."""
+    host = {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def _start(settings: GatewaySettings, log: Path) -> subprocess.Popen[bytes]:

@@ -51,7 +51,7 @@ class Remote:
             raise Refusal(
                 422, "media_timeout", f"the {kind} could not be fetched in {self.timeout_s:g} seconds"
             ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
             raise Refusal(
                 422, "media_unreachable", f"the {kind} could not be fetched: {type(error).__name__}"
             ) from error

@@ -6,6 +6,7 @@ before it registers its own: of two routes with one path, the first answers.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +19,15 @@ from kserve.protocol.dataplane import DataPlane
 
 from serving.gateway import predict_instances
 from serving.gateway.admission import Admission
-from serving.gateway.body_limit import BodyLimit
 from serving.gateway.caption_routes import caption_router
 from serving.gateway.captioner import CaptionService
 from serving.gateway.chat_routes import ChatService, chat_router
+from serving.gateway.client_watch import ClientWatch
 from serving.gateway.metrics import CountRequests
 from serving.gateway.predict_instances import AnswerInstance
 from serving.gateway.refusal import Refusal, answer_refusal
 from serving.gateway.settings import GatewaySettings
+from serving.gateway.uploads import Uploads
 from serving.gateway.upstream import Upstream
 from serving.gateway.visual import VisualInput
 
@@ -38,19 +40,22 @@ class GatewayModel(kserve.Model):
     """What KServe asks for readiness and hands ``:predict`` requests to.
 
     Args:
+        upstreams: the models behind the gateway, all of which it needs to answer.
         answer: answers one instance, given its number and what the client sent.
     """
 
-    def __init__(self, name: str, upstream: Upstream, admission: Admission, answer: AnswerInstance) -> None:
+    def __init__(
+        self, name: str, upstreams: Sequence[Upstream], admission: Admission, answer: AnswerInstance
+    ) -> None:
         super().__init__(name)
-        self.upstream, self.admission, self.answer = upstream, admission, answer
+        self.upstreams, self.admission, self.answer = upstreams, admission, answer
         self.ready = True
         self._healthy, self._asked_at = False, float("-inf")
 
     async def healthy(self) -> bool:
-        """Whether the model behind the gateway answers; asked at most once a second."""
+        """Whether every model behind the gateway answers; asked at most once a second."""
         if time.monotonic() - self._asked_at > HEALTH_KEPT_S:
-            self._healthy = await self.upstream.healthy()
+            self._healthy = all(await asyncio.gather(*(one.healthy() for one in self.upstreams)))
             self._asked_at = time.monotonic()
         return self._healthy
 
@@ -100,8 +105,9 @@ class GatewayServer(kserve.ModelServer):
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Run the gateway until SIGTERM or SIGINT."""
+    """Run the gateway until SIGTERM or SIGINT. Raises UserError where a setting names what is not there."""
     upstream = Upstream.from_settings(settings)
+    upstreams = [upstream]
     visual = VisualInput(settings)
     chat = ChatService(settings, upstream, visual)
     admission = Admission(settings.max_in_flight)
@@ -109,10 +115,11 @@ def serve(settings: GatewaySettings) -> None:
     answer = predict_instances.of_chat(chat)
     if settings.role == "captioner":
         captioner = CaptionService(settings, visual)
+        upstreams += [one for one in [Upstream.of_summarizer(settings)] if one is not None]
         routers.append(caption_router(captioner, admission))
         answer = predict_instances.of_captioner(captioner)
     _include(kserve_app, settings, routers)
-    model = GatewayModel(settings.model_name, upstream, admission, answer)
+    model = GatewayModel(settings.model_name, upstreams, admission, answer)
     server = GatewayServer(settings.host, settings.port)
     server.dataplane = GatewayDataPlane(server, model)
     server.start([model])
@@ -120,7 +127,8 @@ def serve(settings: GatewaySettings) -> None:
 
 def _include(app: FastAPI, settings: GatewaySettings, routers: Sequence[APIRouter]) -> None:
     """Add the gateway's routes, limits and answers to KServe's application."""
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ClientWatch)  # the last one added is the first to see a request
+    app.add_middleware(Uploads, settings=settings)
     app.add_middleware(CountRequests)
     app.add_exception_handler(Refusal, answer_refusal)
     for router in routers:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from share4video.errors import UserError
 
 ENVIRONMENT_PREFIX = "SHARE4VIDEO_GATEWAY_"
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
-HostPattern = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+
+def _host_pattern(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{text!r} is not written as NAME, *.NAME or NAME:PORT, without https://")
+    return text
+
+
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 StorePrefix = Annotated[str, StringConstraints(pattern=r"^s3://[^/]+(/.*)?$")]
 
 
@@ -42,6 +63,7 @@ class GatewaySettings(BaseSettings):
     domain: Literal["any", "synthetic"] = Field("any", description="synthetic: refuse any other clip")
     host: str = Field("0.0.0.0", description="address to listen on")
     port: int = Field(8080, ge=1, le=65535)
+    max_tokens: int = Field(4096, ge=1, description="the longest answer a client may ask for")
     max_in_flight: int = Field(64, ge=1, description="requests at a time; more are answered 429")
     max_decoders: int = Field(2, ge=1, description="clips decoded at a time")
 
@@ -69,5 +91,43 @@ class GatewaySettings(BaseSettings):
     max_video_bytes: int = Field(256 << 20, ge=1)
     max_image_bytes: int = Field(20 << 20, ge=1)
     max_body_bytes: int = Field(96 << 20, ge=1, description="a data: URI is part of the body")
+    max_buffered_bytes: int = Field(256 << 20, ge=1, description="of all requests' bodies together")
+    upload_stall_s: float = Field(10.0, gt=0, description="a body that stops coming for so long is refused")
+    upload_timeout_s: float = Field(120.0, gt=0, description="for a whole body")
     max_duration_s: float = Field(600.0, gt=0)
     max_pixels: int = Field(4096 * 2304, ge=1, description="per frame and per image")
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ValueError("max_buffered_bytes is less than max_body_bytes: no body of that size would fit")
+        return self
+
+
+@contextmanager
+def setting_mistakes(flags: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn what is wrong with a setting, wherever it came from, into a sentence.
+
+    Args:
+        flags: the command's flags by the settings they give; None where every setting is a flag of its name.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, what = str((first["loc"] or ("",))[0]), first["msg"].removeprefix("Value error, ")
+        raise _mistake(name, what, flags) from None
+    except SettingsError as error:  # a list or a number of the environment that cannot be read
+        named = re.search(r'field "(\w+)"', str(error))
+        raise _mistake(named.group(1) if named else "", "it is not JSON, as lists must be", flags) from None
+
+
+def _mistake(name: str, what: str, flags: Mapping[str, str] | None) -> UserError:
+    if not name:
+        return UserError(f"wrong settings: {what}", fix="correct them")
+    flag = f"--{name.replace('_', '-')}" if flags is None else flags.get(name)
+    places = [*([flag] if flag else []), ENVIRONMENT_PREFIX + name.upper()]
+    return UserError(f"wrong setting {name}: {what}", fix=f"correct {' or '.join(places)}")

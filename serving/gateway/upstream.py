@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -37,6 +37,14 @@ class Upstream:
     _client: httpx.AsyncClient | None = None
 
     @classmethod
+    def of_summarizer(cls, settings: GatewaySettings) -> Upstream | None:
+        """Return the second model of a captioner, None where there is none."""
+        if not settings.summarizer_url:
+            return None
+        model = settings.summarizer_model or settings.model_name
+        return replace(cls.from_settings(settings), base_url=settings.summarizer_url.rstrip("/"), model=model)
+
+    @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Upstream:
         return cls(
             base_url=settings.upstream_url.rstrip("/"),
@@ -49,23 +57,27 @@ class Upstream:
     async def healthy(self) -> bool:
         """Whether the upstream answers ``/health``; one that has no such route counts as alive."""
         try:
-            answer = await self._http().get(_root(self.base_url) + "/health", timeout=HEALTH_TIMEOUT_S)
+            answer = await self._http().get(health_address(self.base_url), timeout=HEALTH_TIMEOUT_S)
         except httpx.HTTPError:
             return False
-        return answer.status_code < 400 or answer.status_code in (404, 405)
+        return is_healthy(answer)
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the chat completion for ``body``. Raises Refusal as ``stream`` does."""
+        """Return the chat completion for ``body``, which holds at least one message.
+
+        Raises:
+            Refusal: as ``stream`` does; or the answer is no chat completion (502).
+        """
         response = await self._send({**body, "stream": False})
         try:
             answer = json.loads(await response.aread())
-            answer["model"] = self.shown_as
-        except (httpx.HTTPError, ValueError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
             raise Refusal(502, "upstream_broken", "the model's answer broke off") from error
         finally:
             await response.aclose()
-        checked: dict[str, Any] = answer
-        return checked
+        if not _is_completion(answer):
+            raise Refusal(502, "upstream_broken", "what the model's server answered is no chat completion")
+        return {**answer, "model": self.shown_as}
 
     async def stream(self, body: dict[str, Any]) -> UpstreamEvents:
         """Open the stream of server-sent events for ``body`` and return them as they come.
@@ -80,9 +92,12 @@ class Upstream:
 
     async def _send(self, body: dict[str, Any]) -> httpx.Response:
         client = self._http()
-        request = client.build_request(
-            "POST", f"{self.base_url}/chat/completions", json={**body, "model": self.model}
-        )
+        try:
+            request = client.build_request(
+                "POST", f"{self.base_url}/chat/completions", json={**body, "model": self.model}
+            )
+        except ValueError:  # a number too large, half a character
+            raise Refusal(400, "bad_json", "the request holds what cannot be written as JSON") from None
         try:
             with PHASE_SECONDS.labels("upstream").time():
                 response = await client.send(request, stream=True)
@@ -150,11 +165,23 @@ async def _refused(response: httpx.Response) -> Refusal:
     if status not in (400, 413, 422):
         return Refusal(502, "upstream_failed", f"the model's server answered with status {status}")
     block = b""
-    async for chunk in response.aiter_bytes():
-        block += chunk
-        if len(block) > _MAX_ERROR_BYTES:
-            break
+    try:
+        async for chunk in response.aiter_bytes():
+            block += chunk
+            if len(block) > _MAX_ERROR_BYTES:
+                break
+    except httpx.HTTPError:
+        return Refusal(502, "upstream_broken", "the model's answer broke off")
     return Refusal(status, "upstream_refused", f"the model's server refused the request: {_sentence(block)}")
+
+
+def _is_completion(answer: Any) -> bool:
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    return (
+        isinstance(choices, list)
+        and bool(choices)
+        and all(isinstance(one, dict) and isinstance(one.get("message"), dict) for one in choices)
+    )
 
 
 def _sentence(block: bytes) -> str:
@@ -169,7 +196,17 @@ def _sentence(block: bytes) -> str:
     return (body if isinstance(body, str) else json.dumps(body))[:300]
 
 
-def _root(base_url: str) -> str:
+def health_address(base_url: str) -> str:
+    """Return where the server of OpenAI routes at ``base_url`` tells its health.
+
+    Raises:
+        ValueError: ``base_url`` is no address.
+    """
     parts = urlsplit(base_url)
     path = parts.path.removesuffix("/v1").removesuffix("/openai")
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc, f"{path}/health", "", ""))
+
+
+def is_healthy(answer: httpx.Response) -> bool:
+    """Whether a server that gave ``answer`` about its health may be asked; not all have such a route."""
+    return answer.status_code < 400 or answer.status_code in (404, 405)

@@ -16,7 +16,7 @@ from serving.gateway.media_source import Kind, MediaSource
 from serving.gateway.metrics import PHASE_SECONDS
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
-from share4video.captioning.domain_guard import refuse_foreign_clip
+from share4video.captioning.domain_guard import refuse_foreign_clip, refuse_foreign_image
 from share4video.errors import UserError
 from share4video.media.compose import frame_grid
 from share4video.media.decode import uniform_frames
@@ -67,11 +67,19 @@ class VisualInput:
                 if pixels <= bound:
                     image.load()
                 mime = _MIME[image.format or ""]
+                if pixels <= bound and self.settings.domain != "any":
+                    self._refuse_foreign_image(np.asarray(image.convert("RGB")))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise Refusal(422, "media_undecodable", "the image cannot be decoded") from error
         if pixels > bound:
             raise Refusal(413, "media_too_big", f"the image has {pixels} pixels; at most {bound} are taken")
         return _data_uri(mime, path.read_bytes())
+
+    def _refuse_foreign_image(self, rgb: NDArray[np.uint8]) -> None:
+        try:
+            refuse_foreign_image(self.settings.domain, rgb, model=self.settings.model_name)
+        except UserError as error:
+            raise Refusal.of(error, code="foreign_clip") from error
 
     def refuse_foreign(self, frames: Sequence[NDArray[np.uint8]]) -> None:
         """Raise Refusal (422) where the served model does not know clips of this kind."""

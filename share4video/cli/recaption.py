@@ -33,7 +33,7 @@ def recaption(
     texts = [*(prompts or ()), *(_read_prompts(file) if file is not None else ())]
     if not texts:
         raise UserError("there is no prompt", fix="give one on the command line, or a file with --file")
-    engine = wanted.engines.captioner
+    engine = wanted.engines.summarizer or wanted.engines.captioner  # whichever of them works on text alone
     requests = {
         str(index): partial(_request, text, engine, wanted.caption.max_tokens_summary)
         for index, text in enumerate(texts)
@@ -44,7 +44,11 @@ def recaption(
         answer = answers[str(index)]
         if not isinstance(answer, Completion):
             raise UserError(f"a prompt got no caption: {answer}", where=text[:80], fix="run it again")
-        typer.echo(json.dumps({"prompt": text, "caption": answer.text.strip()}, ensure_ascii=False))
+        if not (caption := answer.text.strip()):
+            raise UserError(
+                "a prompt got an empty caption", where=text[:80], fix="write it longer, or name another model"
+            )
+        typer.echo(json.dumps({"prompt": text, "caption": caption}, ensure_ascii=False))
 
 
 def _request(text: str, engine: EngineSpec, max_tokens: int) -> ChatRequest:

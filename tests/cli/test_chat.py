@@ -16,6 +16,7 @@ from share4video.chat import PRE_QUERY, Conversation, video_address
 from share4video.cli.main import app
 from share4video.errors import UserError
 from tests.serving.clips import write_clip, write_noise
+from tests.serving.media_host import MediaHost, media_host
 from tests.serving.upstream_host import MODEL, WORDS, UpstreamHost, upstream_host
 
 ANSWER = "".join(WORDS)
@@ -31,6 +32,12 @@ def running_upstream() -> Iterator[UpstreamHost]:
 def upstream(running_upstream: UpstreamHost) -> UpstreamHost:
     running_upstream.reset()
     return running_upstream
+
+
+@pytest.fixture(scope="module")
+def media() -> Iterator[MediaHost]:
+    with media_host() as host:
+        yield host
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +91,10 @@ def test_a_conversation_remembers(gateway: Gateway, upstream: UpstreamHost, clip
     ("arguments", "sentence"),
     [
         (["--url", "http://127.0.0.1:9", "--video", "{clip}"], "no model answers"),
+        (["--url", "http://[::1", "--video", "{clip}"], "this is no address"),
+        (["--url", "127.0.0.1:8080", "--video", "{clip}"], "this is no address"),
+        (["--url", "{page}", "--video", "{clip}"], "what answers is no model server"),
+        (["--url", "{page}/other", "--video", "{clip}"], "what answers is no model server"),
         (["--video", "{folder}/none.mp4"], "cannot read the clip"),
         (["--video", "{clip}", "--url", "http://x", "--model", "builtin:x"], "name two models"),
         (["--video", "{clip}", "--model", "{folder}/none"], "no such model folder"),
@@ -92,16 +103,35 @@ def test_a_conversation_remembers(gateway: Gateway, upstream: UpstreamHost, clip
     ],
 )
 def test_mistakes_are_one_sentence(
-    gateway: Gateway, upstream: UpstreamHost, folder: Path, clip: Path, arguments: list[str], sentence: str
+    gateway: Gateway,
+    upstream: UpstreamHost,
+    media: MediaHost,
+    folder: Path,
+    clip: Path,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
     (folder / "text.mp4").write_text("not a video")
     noise = write_noise(folder / "noise.mp4")
-    filled = [one.format(folder=folder, clip=clip, noise=noise, url=gateway.url) for one in arguments]
+    page = f"http://127.0.0.1:{media.port}/page"
+    filled = [
+        one.format(folder=folder, clip=clip, noise=noise, url=gateway.url, page=page) for one in arguments
+    ]
     run = share4video(*filled, "What?")
     assert run.exit_code == 2
     assert sentence in run.stderr.splitlines()[-1]
     assert run.stdout == ""
     assert upstream.seen == []
+
+
+def test_a_refused_clip_is_told_in_the_gateways_words_alone(
+    gateway: Gateway, upstream: UpstreamHost, folder: Path
+) -> None:
+    noise = write_noise(folder / "noise.mp4")
+    told = share4video("--video", str(noise), "--url", gateway.url, "What?").stderr
+    assert "--config paper" in told
+    assert gateway.url not in told
+    assert "log" not in told
 
 
 def test_what_a_gateway_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,8 @@ def test_mistakes_are_one_sentence(checkpoint: Path) -> None:
             (["models:/none"], "not the address of a registered model"),
             ([str(checkpoint), "--role", "painter"], "no such role"),
             ([str(checkpoint), "--file-root", "no-such-folder"], "no such folder"),
+            ([str(checkpoint), "--allow-host", "https://clips.example.org"], "correct --allow-host or"),
+            (["http://127.0.0.1:9/v1", "--name", "x"], "no model server answers"),
         ]:
             run = CliRunner().invoke(app, ["serve", *arguments])
             assert run.exit_code == 2

@@ -60,13 +60,14 @@ def gateway(running_upstream: UpstreamHost, media: MediaHost, folder: Path) -> I
         model_name=MODEL_NAME,
         host="127.0.0.1",
         port=free_port(),
-        allowed_hosts=(f"127.0.0.1:{media.port}", f"127.0.0.2:{media.port}"),
+        allowed_hosts=(f"127.0.0.1:{media.port}", f"127.0.0.2:{media.port}", "*.example.org"),
         allowed_networks=(ip_network("127.0.0.1/32"),),
         file_root=folder,
         fetch_timeout_s=3.0,
         max_video_bytes=2 << 20,
         max_body_bytes=4 << 20,
         max_in_flight=4,
+        max_tokens=256,
     )
     with gateway_process(settings, log=folder / "gateway.log") as running:
         yield running

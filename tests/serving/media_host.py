@@ -21,7 +21,7 @@ class MediaHandler(BaseHTTPRequestHandler):
         route = self.path.partition("?")[0]
         if route == "/clip.mp4":
             self._send(200, "video/mp4", MP4)
-        elif route == "/page":
+        elif route in ("/page", "/page/v1/models"):
             self._send(200, "text/html; charset=utf-8", b"<html>" + MP4)
         elif route == "/page.mp4":
             self._send(200, "video/mp4", b"#EXTM3U\nhttp://169.254.169.254/latest\n" + bytes(2048))

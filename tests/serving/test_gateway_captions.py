@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from serving.gateway.process import Gateway, free_port, gateway_process
 from serving.gateway.settings import GatewaySettings
 from share4video.captioning import sharecaptioner
+from share4video.media.compose import frame_grid, stacked_pair, tall_strip
+from share4video.media.decode import uniform_frames
 from share4video.synthetic.clips import write_clip
 from share4video.synthetic.world import sample_clip
 from tests.serving.clips import write_noise
@@ -171,10 +177,25 @@ def test_summary_of_captions(captioner: Gateway, upstream: UpstreamHost, summari
     assert upstream.seen == []
 
 
-def test_recaption(captioner: Gateway, upstream: UpstreamHost) -> None:
+def test_recaption_asks_the_model_of_words(
+    captioner: Gateway, upstream: UpstreamHost, summarizer: UpstreamHost
+) -> None:
     answer = ask(captioner, {"role": "recaption", "text": "a red circle"}).json()
-    assert answer["caption"] == "caption 1"
-    assert text_of(upstream.seen[0]) == sharecaptioner.recaption_text("a red circle")
+    assert answer["caption"] == "the whole"
+    assert text_of(summarizer.seen[0]) == sharecaptioner.recaption_text("a red circle")
+    assert upstream.seen == []
+    summarizer.answer = lambda body: " "
+    assert ask(captioner, {"role": "recaption", "text": "a red circle"}).status_code == 502
+
+
+def test_ready_only_while_both_models_are(
+    captioner: Gateway, upstream: UpstreamHost, summarizer: UpstreamHost
+) -> None:
+    for host in (upstream, summarizer):
+        for healthy, status in ((False, 503), (True, 200)):
+            host.healthy = healthy
+            time.sleep(1.1)  # an answer about health is kept for a second
+            assert httpx.get(f"{captioner.url}/v2/health/ready", trust_env=False).status_code == status
 
 
 def test_predict(captioner: Gateway, scene: Path) -> None:
@@ -197,6 +218,7 @@ def test_predict(captioner: Gateway, scene: Path) -> None:
         {"role": "fast", "text": "x"},
         {"role": "recaption"},
         {"role": "recaption", "text": ""},
+        {"role": "recaption", "text": "what is <image>?"},
         {"role": "recaption", "text": "x" * 20_001},
         {"role": "summary", "captions": []},
         {"role": "summary", "captions": [{"timestamp_s": -1, "caption": "x"}]},
@@ -212,9 +234,9 @@ def test_requests_that_make_no_sense(captioner: Gateway, body: dict[str, Any]) -
 
 
 def test_the_model_away_is_an_answer_not_a_broken_stream(
-    captioner: Gateway, upstream: UpstreamHost, scene: Path
+    captioner: Gateway, upstream: UpstreamHost, summarizer: UpstreamHost, scene: Path
 ) -> None:
-    upstream.refuse_with = (400, {"error": "no"})
+    upstream.refuse_with = summarizer.refuse_with = (400, {"error": "no"})
     for stream in (True, False):
         answer = ask(captioner, {"role": "sliding", "stream": stream, "video_url": scene.as_uri()})
         assert answer.status_code == 502
@@ -244,7 +266,26 @@ def test_clips_of_another_world_are_refused(captioner: Gateway, folder: Path) ->
     assert answer.status_code == 422
     error = answer.json()["error"]
     assert error["code"] == "foreign_clip"
-    assert "--set engines.captioner.url=" in error["message"]
+    assert "--config paper" in error["message"]
+    assert "--config cluster" in error["message"]
+    assert "share4video serve http://HOST:8000/v1 --name MODEL" in error["message"]
+
+
+def test_images_of_another_world_are_refused(captioner: Gateway, upstream: UpstreamHost, scene: Path) -> None:
+    """The layouts of synthetic frames pass, with their bands, rules and labels; a page of text does not."""
+    shown = [frame.image for frame in uniform_frames(scene, 6)]
+    page = Image.new("RGB", (300, 400), "white")
+    for line in range(10, 390, 14):
+        ImageDraw.Draw(page).text((8, line), "a page full of words, as screens show them", fill="black")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    white = Image.new("RGB", (64, 64), "white")
+    known = [shown[0], frame_grid(shown), tall_strip(shown), stacked_pair(*shown[:2])]
+    for image, status in [(one, 200) for one in known] + [(one, 422) for one in (page, noise, white)]:
+        answer = ask(captioner, looking_at(image), "/v1/chat/completions")
+        assert answer.status_code == status
+        if status != 200:
+            assert answer.json()["error"]["code"] == "foreign_clip"
+    assert len(upstream.seen) == len(known)
 
 
 def test_real_clips_are_refused(captioner: Gateway, data_root: Path) -> None:
@@ -268,20 +309,12 @@ def test_a_captioner_does_not_chat_about_clips(captioner: Gateway, upstream: Ups
     answer = ask(captioner, {"messages": [{"role": "user", "content": content}]}, "/v1/chat/completions")
     assert answer.status_code == 400
     assert "/v1/captions" in answer.json()["error"]["message"]
-    # the pipeline's own prompts and images pass
-    pixel = base64.b64encode(_png()).decode()
-    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixel}"}}
-    body = {
-        "messages": [{"role": "user", "content": [image, {"type": "text", "text": sharecaptioner.FIRST}]}]
-    }
-    assert ask(captioner, body, "/v1/chat/completions").status_code == 200
 
 
-def _png() -> bytes:
-    import io
-
-    from PIL import Image
-
+def looking_at(image: Image.Image) -> dict[str, Any]:
+    """Return the pipeline's own first request about ``image``."""
     sink = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(sink, format="PNG")
-    return sink.getvalue()
+    image.save(sink, format="JPEG", quality=95)
+    address = "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+    part = {"type": "image_url", "image_url": {"url": address}}
+    return {"messages": [{"role": "user", "content": [part, {"type": "text", "text": sharecaptioner.FIRST}]}]}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,24 @@ def test_a_client_that_leaves_ends_the_generation(
     assert upstream.dropped.wait(10)
 
 
+@pytest.mark.parametrize("route", ["/v1/chat/completions", f"/v1/models/{MODEL_NAME}:predict"])
+def test_an_abandoned_request_frees_its_place_and_the_model(
+    gateway: Gateway, upstream: UpstreamHost, route: str
+) -> None:
+    upstream.hang = True
+    body = {"messages": [{"role": "user", "content": QUESTION}], "instances": [{"question": QUESTION}]}
+    data = json.dumps(body).encode()
+    head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
+    head += "Content-Type: application/json\r\n\r\n"
+    for sent in range(1, 7):  # more than the gateway takes at a time
+        upstream.dropped.clear()
+        with socket.create_connection(("127.0.0.1", httpx.URL(gateway.url).port or 0)) as client:
+            client.sendall(head.encode() + data)
+            wait_until(lambda sent=sent: len(upstream.seen) == sent)
+        assert upstream.dropped.wait(30)
+    wait_until(lambda: in_flight(gateway) == 0)
+
+
 def test_too_many_at_a_time_are_told_to_come_back(
     gateway: Gateway, upstream: UpstreamHost, clip_uri: str
 ) -> None:
@@ -191,6 +212,9 @@ def test_local_files_below_the_root(gateway: Gateway, upstream: UpstreamHost, cl
         ("http://127.0.0.1:{port}/drip", 422, "media_timeout"),
         ("http://127.0.0.1:{port}/page", 415, "media_type"),
         ("http://127.0.0.1:{port}/clip.mp4", 422, "media_undecodable"),  # a header and nothing else
+        ("https://a..example.org/clip.mp4", 422, "media_unreachable"),
+        ("https://" + "a" * 70 + ".example.org/clip.mp4", 422, "media_unreachable"),
+        ("file://[/x", 400, "media_address"),
         ("file:///etc/passwd", 403, "media_file"),
         ("s3://bucket/clip.mp4", 403, "media_store"),
         ("data:video/mp4;base64,AAAA", 415, "media_type"),
@@ -222,6 +246,17 @@ def test_refusals_are_sentences(
         (b'{"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}', 400),
         (b'{"messages": [{"role": "user", "content": [{"type": "video_url"}]}]}', 400),
         (b'{"model": "other", "messages": [{"role": "user", "content": "x"}]}', 404),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+        (b'{"temperature": NaN, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"logit_bias": {"1": 1e999}, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"temperature": "x", "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"max_tokens": "lots", "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"max_tokens": -1, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"max_tokens": true, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"max_tokens": 257, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"max_completion_tokens": 257, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"stream": "false", "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"messages": [{"role": "user", "content": "what is <image>?"}]}', 400),
         (b'{"model": ["other"], "messages": [{"role": "user", "content": "x"}]}', 404),
     ],
 )
@@ -259,6 +294,32 @@ def test_a_body_over_the_limit_is_not_read(gateway: Gateway) -> None:
             pass  # the gateway answered and hung up while we were still sending
 
 
+@pytest.mark.parametrize("answer", [{"object": "error"}, {"choices": []}, {"choices": [{}]}, [1]])
+def test_an_answer_that_is_no_completion(gateway: Gateway, upstream: UpstreamHost, answer: Any) -> None:
+    upstream.refuse_with = (200, answer)
+    messages = [{"role": "user", "content": QUESTION}]
+    predict = f"/v1/models/{MODEL_NAME}:predict"
+    for reply in (
+        post(gateway, {"messages": messages}),
+        post(gateway, {"instances": [{"question": QUESTION}]}, predict),
+    ):
+        assert reply.status_code == 502
+        assert reply.json()["error"]["code"] == "upstream_broken"
+
+
+def test_a_refusal_that_breaks_off(gateway: Gateway, upstream: UpstreamHost) -> None:
+    upstream.refuse_with, upstream.cut_short = (400, {"error": "no"}), True
+    reply = post(gateway, {"messages": [{"role": "user", "content": QUESTION}]})
+    assert reply.status_code == 502
+    assert reply.json()["error"]["code"] == "upstream_broken"
+
+
+def test_fields_the_gateway_does_not_know_are_passed_on(gateway: Gateway, upstream: UpstreamHost) -> None:
+    body = {"messages": [{"role": "user", "content": QUESTION}], "top_k": 3, "max_tokens": 256, "stop": None}
+    assert post(gateway, body).status_code == 200
+    assert {name: upstream.seen[0][name] for name in body} == body
+
+
 def test_an_upstream_in_trouble(gateway: Gateway, upstream: UpstreamHost, clip_uri: str) -> None:
     upstream.refuse_with = (422, {"detail": "max_tokens is too large"})
     for stream in (False, True):
@@ -271,6 +332,13 @@ def test_an_upstream_in_trouble(gateway: Gateway, upstream: UpstreamHost, clip_u
     assert "secrets" not in answer.text
     upstream.refuse_with = (429, {})
     assert post(gateway, asked(clip_uri)).status_code == 429
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def in_flight(gateway: Gateway) -> float:

@@ -71,6 +71,16 @@ def test_predict_refuses_with_a_sentence(gateway: Gateway, clip_uri: str) -> Non
     assert other.status_code == 404
 
 
+def test_predict_bounds_the_answer(gateway: Gateway, upstream: UpstreamHost) -> None:
+    url = f"{gateway.url}/v1/models/{MODEL_NAME}:predict"
+    for max_tokens in (257, 0, "lots", 1.5):
+        instances = [{"question": "q", "max_tokens": max_tokens}]
+        answer = httpx.post(url, json={"instances": instances}, timeout=30, trust_env=False)
+        assert answer.status_code == 400
+        assert "max_tokens" in answer.json()["error"]["message"]
+    assert upstream.seen == []
+
+
 def test_metrics(gateway: Gateway, upstream: UpstreamHost, clip_uri: str) -> None:
     httpx.get(f"{gateway.url}/made/up/path", trust_env=False)
     text = get(gateway, "/metrics").text

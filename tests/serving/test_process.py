@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -55,7 +56,13 @@ def test_a_port_in_use_is_one_sentence(upstream: UpstreamHost, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [([], "upstream_url"), (["--upstream-url", "http://x/v1", "--port", "0"], "port")],
+    [
+        ([], "upstream_url"),
+        (["--upstream-url", "http://x/v1", "--port", "0"], "port"),
+        (["--upstream-url", "http://x/v1", "--allowed-hosts", "https://x"], "without https://"),
+        (["--upstream-url", "http://x/v1", "--max-buffered-bytes", "9"], "max_buffered_bytes"),
+        (["--upstream-url", "http://x/v1", "--host", "a..b"], "give --host an address of this machine"),
+    ],
 )
 def test_a_wrong_setting_is_one_sentence(arguments: list[str], named: str) -> None:
     run = subprocess.run(
@@ -64,6 +71,64 @@ def test_a_wrong_setting_is_one_sentence(arguments: list[str], named: str) -> No
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert named in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALLOWED_HOSTS", "clips.example.org"), ("FRAMES", "abc"), ("ROLE", "painter")]
+)
+def test_a_wrong_variable_is_one_sentence(
+    upstream: UpstreamHost, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    variable = f"SHARE4VIDEO_GATEWAY_{name}"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=variable), serve_model(upstream.base_url, model_name="m"):
+        pass
+    run = subprocess.run(
+        [sys.executable, "-m", "serving.gateway", "--upstream-url", "http://x/v1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert variable in run.stderr
+
+
+def test_nothing_behind_the_gateway_is_refused_at_once(upstream: UpstreamHost) -> None:
+    for address in ("http://127.0.0.1:9/v1", "http://[::1/v1"):
+        with pytest.raises(UserError, match="no model server answers"), serve_model(address, model_name="m"):
+            pass
+    upstream.healthy = False
+    with pytest.raises(UserError, match="status 503"), serve_model(upstream.base_url, model_name="m"):
+        pass
+
+
+def test_an_unknown_encoder_is_refused_at_the_start(upstream: UpstreamHost, tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"role": "captioner", "encoder": "nosuch"}
+    refused = pytest.raises(UserError, match="unknown frame encoder")
+    with refused, serve_model(upstream.base_url, model_name="m", **wrong):
+        pass
+    alone = GatewaySettings(upstream_url=upstream.base_url, host="127.0.0.1", port=free_port(), **wrong)
+    with refused, gateway_process(alone, log=tmp_path / "log"):
+        pass
+
+
+def test_a_summarizer_of_another_world_is_refused(upstream: UpstreamHost) -> None:
+    names: dict[str, Any] = {"model_name": "big", "summarizer": "builtin:nano-summarizer"}
+    refused = pytest.raises(UserError, match=r"nano-summarizer knows only .* and big takes any")
+    with refused, serve_model(upstream.base_url, role="captioner", **names):
+        pass
+
+
+def test_an_ipv6_address_stands_in_brackets(upstream: UpstreamHost) -> None:
+    try:
+        port = free_port("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serve_model(upstream.base_url, model_name="m", host="::1", port=port) as gateway:
+        assert gateway.url == f"http://[::1]:{port}"
+        answer = httpx.get(f"{gateway.url}/v1/models", timeout=30, trust_env=False)
+        assert answer.json()["models"] == ["m"]
 
 
 def test_no_such_model_is_one_sentence(tmp_path: Path) -> None:

@@ -24,7 +24,11 @@ class UpstreamHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append(body)
-        if self.server.refuse_with is not None:
+        if self.server.hang:
+            if self.connection.recv(1) == b"":  # waits until the gateway hangs up
+                self.server.dropped.set()
+            self.close_connection = True
+        elif self.server.refuse_with is not None:
             self._json(*self.server.refuse_with)
         elif body.get("stream"):
             self._stream()
@@ -62,9 +66,11 @@ class UpstreamHandler(BaseHTTPRequestHandler):
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + (100 if self.server.cut_short else 0)))
         self.end_headers()
         self.wfile.write(data)
+        if self.server.cut_short:
+            self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Keep the test's output clean."""
@@ -83,6 +89,7 @@ class UpstreamHost(ThreadingHTTPServer):
         self.seen: list[dict[str, Any]] = []
         self.sent: list[str] = []
         self.healthy, self.stalled, self.break_stream = True, False, False
+        self.hang, self.cut_short = False, False
         self.refuse_with: tuple[int, Any] | None = None
         self.step: threading.Semaphore | None = None
         self.dropped = threading.Event()
