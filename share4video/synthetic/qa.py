@@ -29,7 +29,7 @@ def questions_of_captions(differentials: Sequence[TimedCaption], seed: int) -> l
 class SyntheticQuestionWriter:
     """Multiple-choice questions with the very prompt and pre-filled answer the evaluation uses."""
 
-    version = "synthetic-1"
+    version = "synthetic-2"
 
     def __call__(self, differentials: Sequence[TimedCaption], summary: str) -> list[QA]:
         """Write the clip's questions; the letters of the answers depend on the captions alone."""

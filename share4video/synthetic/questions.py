@@ -27,6 +27,7 @@ TASK_GROUPS = {
 }
 COUNTS = ("none", "one", "two", "three")
 SAMPLING_S = 2.0
+ORDER_PAIRS = 3  # on order, of one clip's captions; of a clip itself one is asked
 MIN_ORDER_GAP_S = 4.0  # events closer than two sampling intervals are not compared
 
 
@@ -66,17 +67,18 @@ def questions_of_clip(clip: Clip, seed: int) -> list[Question]:
 
 def questions_of_facts(first: Sequence[Fact], later: Sequence[Sequence[Fact]], seed: int) -> list[Question]:
     """Questions over facts read from captions, each taken as observable."""
-    return write_questions(first, [[Change(fact, True) for fact in facts] for facts in later], seed)
+    sure = [[Change(fact, True) for fact in facts] for facts in later]
+    return write_questions(first, sure, seed, pairs=ORDER_PAIRS)
 
 
 def write_questions(
-    first: Sequence[Fact], intervals: Sequence[Sequence[Change]], seed: int
+    first: Sequence[Fact], intervals: Sequence[Sequence[Change]], seed: int, pairs: int = 1
 ) -> list[Question]:
-    """Write every question the facts support, in a random order of candidates."""
+    """Write every question the facts support, but at most ``pairs`` on order; candidates in random order."""
     rng = np.random.default_rng([seed, 11])
     present = [fact.object for fact in first if fact.predicate == "present"]
     changes = [change for interval in intervals for change in interval]
-    questions = _static(present) + _temporal(present, changes, rng)
+    questions = _static(present) + _temporal(present, changes, rng, pairs)
     return [
         Question(q.task, q.question, tuple(str(c) for c in rng.permutation(list(q.candidates))), q.answer)
         for q in questions
@@ -99,7 +101,9 @@ def _static(present: Sequence[str]) -> list[Question]:
     return questions
 
 
-def _temporal(present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator) -> list[Question]:
+def _temporal(
+    present: Sequence[str], changes: Sequence[Change], rng: np.random.Generator, pairs: int
+) -> list[Question]:
     questions = []
     moves = [c for c in changes if c.fact.predicate == "moves"]
     for name in dict.fromkeys(c.fact.object for c in moves):
@@ -115,7 +119,7 @@ def _temporal(present: Sequence[str], changes: Sequence[Change], rng: np.random.
             text = f"Which colour does the {fact.object} turn?"
             questions.append(Question("change", text, others, fact.value))
     recoloured = {_shape(fact) for fact in turned}
-    questions.extend(_order([c for c in moves if _shape(c.fact) not in recoloured], rng))
+    questions.extend(_order([c for c in moves if _shape(c.fact) not in recoloured], rng, pairs))
     movers = {_shape(c.fact) for c in moves}
     sure = all(any(c.observable for c in moves if _shape(c.fact) == shape) for shape in movers)
     if sure and len(present) == 2 and 1 <= len(movers) <= 2:  # of one object, seeing it would be enough
@@ -129,20 +133,20 @@ def _shape(fact: Fact) -> str:
     return fact.object.split(" ")[-1]
 
 
-def _order(moves: Sequence[Change], rng: np.random.Generator) -> list[Question]:
-    """One question on which of two movements comes first, where both are sure and far enough apart."""
+def _order(moves: Sequence[Change], rng: np.random.Generator, pairs: int) -> list[Question]:
+    """Questions on which of two movements comes first, where both are sure and far enough apart."""
     earliest: dict[tuple[str, str], Change] = {}
     for change in moves:
         earliest.setdefault((change.fact.object, change.fact.value), change)
     found = list(earliest.values())
-    pairs = [
+    possible = [
         (one, two)
         for index, one in enumerate(found)
         for two in found[index + 1 :]
         if one.observable and two.observable and two.fact.time_s - one.fact.time_s >= MIN_ORDER_GAP_S
     ]
-    if not pairs:
-        return []
-    one, two = pairs[int(rng.integers(len(pairs)))]
-    texts = tuple(f"the {c.fact.object} moves {c.fact.value}" for c in (one, two))
-    return [Question("order", "Which of these happens first?", texts, texts[0])]
+    questions = []
+    for index in rng.permutation(len(possible))[:pairs]:
+        texts = tuple(f"the {c.fact.object} moves {c.fact.value}" for c in possible[int(index)])
+        questions.append(Question("order", "Which of these happens first?", texts, texts[0]))
+    return questions
