@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,27 @@ class FakeEngine:
         return Endpoint(self.base_url, "fake", resolve(self.spec(**fields)))
 
 
-@pytest.fixture(scope="session")
-def fake_engine_process() -> Iterator[FakeEngine]:
+@contextmanager
+def running_fake_engine() -> Iterator[FakeEngine]:
+    """Run a fake engine in a process of its own, on a port of its own."""
     script = Path(__file__).with_name("fake_engine.py")
     process = subprocess.Popen(
         [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    yield FakeEngine(f"http://127.0.0.1:{int(process.stdout.readline())}/v1")
-    process.stdin.close()
-    process.wait(10)
-    process.stdout.close()
+    try:
+        yield FakeEngine(f"http://127.0.0.1:{int(process.stdout.readline())}/v1")
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def fake_engine_process() -> Iterator[FakeEngine]:
+    with running_fake_engine() as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ class State:
         self.first_status: list[int] = settings.get("first_status", [])
         self.status: int | None = settings.get("status")
         self.bad_prompt: str | None = settings.get("bad_prompt")
+        self.bad_image: str | None = settings.get("bad_image")
+        self.bad_status: int = settings.get("bad_status", 400)
         self.retry_after: str | None = settings.get("retry_after")
         self.random = random.Random(settings.get("seed", 0))
         self.calls: list[dict[str, Any]] = []
@@ -113,8 +115,8 @@ class Handler(BaseHTTPRequestHandler):
             fault, status = STATE.fault(), STATE.status
             if STATE.first_status:
                 status = STATE.first_status.pop(0)
-            if STATE.bad_prompt is not None and STATE.bad_prompt in prompt:
-                status = 400
+            if (STATE.bad_prompt is not None and STATE.bad_prompt in prompt) or STATE.bad_image in images:
+                status = STATE.bad_status
             wait_s = STATE.latency_s + STATE.random.random() * STATE.jitter_s
         try:
             time.sleep(wait_s)

@@ -12,7 +12,7 @@ import base64
 import email.utils
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -84,12 +84,34 @@ class Completion:
 
 
 class CallError(Exception):
-    """A call that failed for good: after its retries, or because retrying cannot help."""
+    """A call that failed for good: after its retries, or because retrying cannot help.
 
-    def __init__(self, reason: FailureReason, sentence: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(sentence)
+    ``str()`` of it is the sentence and the detail: for logs and for the person at the keyboard.
+
+    Attributes:
+        sentence: what went wrong, the same wherever the engine runs: fit to be published.
+        detail: goes on where the sentence ends: at which address, how long it took, what the engine said.
+    """
+
+    def __init__(
+        self, reason: FailureReason, sentence: str, detail: str = "", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(f"{sentence} {detail}".rstrip())
         self.reason: FailureReason = reason
+        self.sentence, self.detail = sentence, detail
         self.retry_after_s = retry_after_s
+
+    def bare(self) -> CallError:
+        """Return a copy to keep: the original's traceback and cause hold the request with its pictures."""
+        return CallError(self.reason, self.sentence, self.detail, retry_after_s=self.retry_after_s)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be answered another time."""
+        return self.reason != "refused"
+
+
+Outcome = Completion | CallError
 
 
 def text_part(text: str) -> dict[str, Any]:
@@ -193,22 +215,21 @@ class ChatClient:
                 async for block in response.iter_bytes():
                     body += block
                     if len(body) > MAX_ANSWER_BYTES:
-                        raise CallError("malformed", f"more than {MAX_ANSWER_BYTES} bytes from {where}")
+                        raise CallError("malformed", f"more than {MAX_ANSWER_BYTES} bytes", f"from {where}")
             return _read(bytes(body))
         except (TimeoutError, openai.APITimeoutError):
-            sentence = f"no answer in {self.spec.request_timeout_s:g} s from {where}"
-            raise CallError("timeout", sentence) from None
+            detail = f"within {self.spec.request_timeout_s:g} s from {where}"
+            raise CallError("timeout", "no answer", detail) from None
         except openai.APIStatusError as error:
             raise _status_error(error.status_code, error.message, error.response.headers, where) from error
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
-            raise CallError("malformed", f"not a chat completion from {where}: {problem}") from error
+            raise CallError("malformed", "not a chat completion", f"from {where}: {problem}") from error
         except openai.APIConnectionError as error:
-            raise CallError(
-                "unavailable", f"no connection to {where}: {error.__cause__ or error!r}"
-            ) from error
+            detail = f"to {where}: {error.__cause__ or error!r}"
+            raise CallError("unavailable", "no connection", detail) from error
         except _transport_error() as error:  # the connection dropped while the answer was read
-            raise CallError("unavailable", f"lost the connection to {where}: {error!r}") from error
+            raise CallError("unavailable", "no connection", f"to {where} any more: {error!r}") from error
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         messages = list(request.messages)
@@ -236,15 +257,25 @@ class ChatClient:
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, CallError) and error.reason != "refused"
+    return isinstance(error, CallError) and error.may_pass
 
 
-def _check_images(messages: Sequence[Message]) -> None:
+def has_image(request: ChatRequest) -> bool:
+    """Return whether there is a picture in the request."""
+    return bool(list(_images(request.messages)))
+
+
+def _images(messages: Sequence[Message]) -> Iterator[Message]:
     for message in messages:
         content = message["content"]
         for part in content if isinstance(content, list) else []:
-            if part["type"] == "image_url" and not part["image_url"]["url"].startswith("data:image/"):
-                raise ValueError("images are sent as data: URIs only")
+            if part["type"] == "image_url":
+                yield part
+
+
+def _check_images(messages: Sequence[Message]) -> None:
+    if not all(part["image_url"]["url"].startswith("data:image/") for part in _images(messages)):
+        raise ValueError("images are sent as data: URIs only")
 
 
 class _Message(BaseModel):
@@ -293,10 +324,11 @@ def _status_error(status: int, message: str, headers: Mapping[str, str], where: 
     if status in _USER_MISTAKES:
         what, fix = _USER_MISTAKES[status]
         return UserError(what, where=where, fix=fix)
-    sentence = f"HTTP {status} from {where}: {message[:300]}"
+    sentence, detail = f"HTTP {status}", f"from {where}: {message[:300]}"
     if status in (408, 409, 425, 429) or status >= 500:
-        return CallError("unavailable", sentence, retry_after_s=_retry_after_s(headers.get("retry-after")))
-    return CallError("refused", sentence)
+        wait_s = _retry_after_s(headers.get("retry-after"))
+        return CallError("unavailable", sentence, detail, retry_after_s=wait_s)
+    return CallError("refused", sentence, detail)
 
 
 def _retry_after_s(value: str | None) -> float | None:

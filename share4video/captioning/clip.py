@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from share4video.captioning.client import CallError, ChatClient, ChatRequest
+from share4video.captioning.client import CallError, ChatClient, ChatRequest, Outcome
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation, checked
 from share4video.captioning.differential import Caption, Differential, Rejection
 from share4video.captioning.engine import connect
-from share4video.captioning.journal import Outcome
 from share4video.captioning.roles import KeyFrame, Recaption, messages
 from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
@@ -42,10 +41,10 @@ class SpanCaption:
 
 
 class ClipRejected(Exception):
-    """No sound captions came of a clip."""
+    """No sound captions came of a clip. The message goes further than the rejection: it names the address."""
 
-    def __init__(self, rejection: Rejection) -> None:
-        super().__init__(rejection.sentence)
+    def __init__(self, rejection: Rejection, failure: CallError | None = None) -> None:
+        super().__init__(f"{rejection.sentence} {failure.detail}" if failure else rejection.sentence)
         self.rejection = rejection
 
 
@@ -78,15 +77,17 @@ async def stream_captions(
     conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
     clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
     chain, told = conversation.chain, 0
+    outcome: Outcome | None = None
     while (call := conversation.next()) is not None:
         request = await asyncio.to_thread(call.build)
-        conversation.take(call, await _ask(clients[call.engine], request))
+        outcome = await _ask(clients[call.engine], request)
+        conversation.take(call, outcome)
         if "sliding" in wanted:
             for differential_caption in chain.differentials[told:]:
                 yield _of_frame(differential_caption)
             told = len(chain.differentials)
     if chain.rejection is not None:
-        raise ClipRejected(chain.rejection)
+        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
     start_s, end_s = chain.timestamps_s[0], chain.timestamps_s[-1]
     if chain.fast is not None:
         yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)

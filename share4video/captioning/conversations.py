@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from share4video.captioning.checks import EMPTY, failed_checks, without_markup
-from share4video.captioning.client import CallError, ChatRequest, Completion
+from share4video.captioning.client import CallError, ChatRequest, Completion, Outcome
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain, ChainRules, Failure, Step
-from share4video.captioning.journal import Outcome
 from share4video.captioning.roles import (
     Brief,
     Dialect,
@@ -149,9 +148,9 @@ class BriefConversation:
 
 
 def checked(outcome: Outcome, dialect: Dialect) -> Caption | Failure:
-    """Turn an engine's answer into a caption and the checks it failed."""
+    """Turn an answer into a caption and the checks it failed; of a failed call keep what may be published."""
     if isinstance(outcome, CallError):
-        return Failure(str(outcome))
+        return Failure(outcome.sentence)
     assert isinstance(outcome, Completion)
     text = without_markup(outcome.text)
     failed = failed_checks(outcome.text, truncated=outcome.truncated, leaks=leaks(dialect))

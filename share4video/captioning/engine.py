@@ -194,9 +194,19 @@ async def _answer_all(
 
 def engine_silent(endpoint: Endpoint, error: CallError) -> UserError:
     """Return what to tell a person whose engine does not answer (any more)."""
-    fix = f"read the server's log {endpoint.log}" if endpoint.log else "check that it runs, then run again"
-    what = f"the engine does not answer: {str(error).rstrip('.')}"
-    return UserError(what, where=endpoint.spec.model, fix=fix)
+    return _engine_error(endpoint, "the engine does not answer", error, "check that it runs, then run again")
+
+
+def engine_refuses(endpoint: Endpoint, error: CallError) -> UserError:
+    """Return what to tell a person whose engine refuses every request; ``error`` is the first refusal."""
+    fix = "check that the model takes pictures and texts of this size, then run again"
+    return _engine_error(endpoint, "the engine refuses every request", error, fix)
+
+
+def _engine_error(endpoint: Endpoint, what: str, error: CallError, fix: str) -> UserError:
+    if endpoint.log:
+        fix = f"read the server's log {endpoint.log}"
+    return UserError(f"{what}: {str(error).rstrip('.')}", where=endpoint.spec.model, fix=fix)
 
 
 def user_error_in(group: BaseExceptionGroup[BaseException]) -> UserError | None:

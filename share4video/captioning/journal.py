@@ -1,6 +1,7 @@
 """Answers already paid for: a file of JSON lines that a killed run reads and goes on from.
 
-An answer is appended before anything is made of it, so the calls a kill costs are those in flight. The file
+An answer is appended before anything is made of it, so the calls a kill costs are those in flight. Failures
+are not kept, refusals neither: by the next run the engine may have been mended or set up anew. The file
 belongs to one shard of one stage output (the name is a hash of the output's address, which depends on
 inputs, configuration, engine and prompts) and is removed once the shard is committed.
 """
@@ -17,18 +18,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from share4video.captioning.client import CallError, Completion
+from share4video.captioning.client import Completion
 from share4video.errors import UserError
 from share4video.work import work_folder
 
 _LOCK_TIMEOUT_S = 30.0
 _KEPT_S = 30 * 86400.0
 
-Outcome = Completion | CallError
-
 
 class _Line(BaseModel):
-    """One call's outcome. ``refused`` holds the engine's sentence where it will not answer this request."""
+    """One call's answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,42 +37,34 @@ class _Line(BaseModel):
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    refused: str | None = None
 
-    def outcome(self) -> Outcome:
-        if self.refused is not None:
-            return CallError("refused", self.refused)
+    def completion(self) -> Completion:
         return Completion(self.text, self.finish_reason, self.prompt_tokens, self.completion_tokens)
 
 
 class Journal:
-    """The outcomes of one shard's calls. Made by `open_journal`; the file has one writer at a time."""
+    """The answers to one shard's calls. Made by `open_journal`; the file has one writer at a time."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
-        self._known: dict[tuple[str, str], Outcome] = {}
+        self._known: dict[tuple[str, str], Completion] = {}
         self._read()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, conversation: str, call: str) -> Outcome | None:
+    def get(self, conversation: str, call: str) -> Completion | None:
         return self._known.get((conversation, call))
 
-    def record(self, conversation: str, call: str, outcome: Outcome) -> None:
-        """Append an outcome. A failure that may pass is not kept: the next run asks again."""
-        if isinstance(outcome, Completion):
-            line = _Line(conversation=conversation, call=call, **vars(outcome))
-        elif outcome.reason == "refused":
-            line = _Line(conversation=conversation, call=call, refused=str(outcome))
-        else:
-            return
+    def record(self, conversation: str, call: str, answer: Completion) -> None:
+        """Append an answer."""
+        line = _Line(conversation=conversation, call=call, **vars(answer))
         data = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
         if os.write(self._descriptor, data) != len(data):
             raise UserError(
                 "cannot write the journal: the disk is full", where=str(self.path), fix="make room"
             )
-        self._known[conversation, call] = outcome
+        self._known[conversation, call] = answer
 
     def remove(self) -> None:
         """Remove the file: what it held is committed."""
@@ -91,7 +82,7 @@ class Journal:
                     line = _Line.model_validate_json(data)
                 except ValidationError:
                     continue  # damaged, as after a power cut: that call is made again
-                self._known[line.conversation, line.call] = line.outcome()
+                self._known[line.conversation, line.call] = line.completion()
         os.ftruncate(self._descriptor, whole)
 
 

@@ -1,24 +1,24 @@
 """Many conversations at once: each is a chain of calls, and a chain's next call goes out as its last returns.
 
 Calls wait in line for an engine's slots, those of the longest remaining chain first, so that no long chain is
-left to run alone at the end. Every answer is in the journal before the chain goes on.
+left to run alone at the end. Every answer is in the journal before the chain goes on. A chain one of whose
+calls failed waits until the others are through: what was wrong may have passed by then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Protocol
 
-from share4video.captioning.client import CallError, ChatClient, ChatRequest
-from share4video.captioning.engine import engine_silent, user_error_in
-from share4video.captioning.journal import Journal, Outcome
+from share4video.captioning.client import CallError, ChatClient, ChatRequest, Completion, Outcome
+from share4video.captioning.engine import user_error_in
+from share4video.captioning.engine_line import EngineLine
+from share4video.captioning.journal import Journal
 
-SILENT_CALLS = 5  # calls on end that failed after all their retries: the engine is gone, not unlucky
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Job:
     Attributes:
         weight: the calls it will take, as far as one can tell.
         open: loads what the conversation needs; runs in a thread when the job's turn has come, so that only
-            the conversations under way are in memory.
+            the conversations under way are in memory, and once more for one that had to wait.
     """
 
     id: str
@@ -73,101 +73,88 @@ async def converse(
 ) -> None:
     """Carry every job through to its end.
 
+    A call that failed is made once more after all others, by an engine that has shown itself well meanwhile;
+    only then does the conversation take the failure.
+
     Args:
         clients: by the names calls use; two names may share a client.
         done: called with each finished conversation, in no particular order.
 
     Raises:
-        UserError: an engine refuses the key, knows no such model, or has stopped answering.
+        UserError: an engine refuses the key or all it is asked, knows no such model, or does not answer (any
+            more). The journal then keeps the answers there were.
     """
-    lines = {id(client): _Line(client) for client in clients.values()}
-    waiting = iter(sorted(jobs, key=lambda job: (-job.weight, job.id)))
-
-    async def work() -> None:
-        for job in waiting:
-            conversation = await asyncio.to_thread(job.open)
-            while (call := conversation.next()) is not None:
-                outcome = journal.get(job.id, call.key)
-                if outcome is None:
-                    line = lines[id(clients[call.engine])]
-                    outcome = await line.ask(call, conversation.calls_left)
-                    journal.record(job.id, call.key, outcome)
-                conversation.take(call, outcome)
-            done(job.id, conversation)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(sum(line.client.spec.max_in_flight for line in lines.values())):
-                tasks.create_task(work())
-    except BaseExceptionGroup as group:
-        raise user_error_in(group) or group from None
+    lines = {client: EngineLine(client) for client in clients.values()}
+    talks = _Talks({name: lines[client] for name, client in clients.items()}, journal, done)
+    workers = sum(client.spec.max_in_flight for client in lines)
+    waiting = list(jobs)
+    while waiting:
+        waiting = await talks.carry_on(waiting, workers)
+        for line in lines.values():
+            await line.prove_alive()
     for line in lines.values():
-        line.raise_if_silent()
+        await line.prove_useful()
 
 
-class _Line:
-    """The calls to one engine: a bounded number in flight, the rest in order of what hangs on them."""
+class _Talks:
+    """Conversations, and what came of their calls beyond what the journal knows."""
 
-    def __init__(self, client: ChatClient) -> None:
-        self.client = client
-        self._slots = _PrioritySlots(client.spec.max_in_flight)
-        self._answered = 0
-        self._failed_on_end = 0
-        self._last_error: CallError | None = None
+    def __init__(
+        self, lines: Mapping[str, EngineLine], journal: Journal, done: Callable[[str, Conversation], None]
+    ) -> None:
+        self._lines, self._journal, self._done = lines, journal, done
+        self._failed_once: set[tuple[str, str]] = set()
+        self._failed: dict[tuple[str, str], CallError] = {}  # for good
 
-    async def ask(self, call: Call, weight: int) -> Outcome:
-        async with self._slots.take(-weight):
-            request = await asyncio.to_thread(call.build)
-            try:
-                outcome: Outcome = await self.client.ask(request)
-            except CallError as error:
-                outcome = error
-        if isinstance(outcome, CallError) and outcome.reason != "refused":
-            self._failed_on_end += 1
-            self._last_error = outcome
-            if self._failed_on_end >= SILENT_CALLS:
-                raise engine_silent(self.client.endpoint, outcome)
-        else:
-            self._failed_on_end = 0
-            self._answered += 1
-        return outcome
+    async def carry_on(self, jobs: Iterable[Job], workers: int) -> list[Job]:
+        """Carry each job as far as it goes; return those with a call to be made once more.
 
-    def raise_if_silent(self) -> None:
-        """Raise UserError where calls were made and none was answered, however few they were."""
-        if self._last_error is not None and not self._answered:
-            raise engine_silent(self.client.endpoint, self._last_error)
+        They are opened anew then: what waits keeps nothing in memory, and the journal has their answers.
+        """
+        waiting = iter(sorted(jobs, key=lambda job: (-job.weight, job.id)))
+        put_off: list[Job] = []
 
+        async def work() -> None:
+            for job in waiting:
+                if not await self._ends(job):
+                    put_off.append(job)
 
-class _PrioritySlots:
-    """A semaphore whose waiters are served in order of priority, the lowest number first."""
-
-    def __init__(self, slots: int) -> None:
-        self._free = slots
-        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._order = count()
-
-    @asynccontextmanager
-    async def take(self, priority: int) -> AsyncIterator[None]:
-        if self._free:
-            self._free -= 1
-        else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._waiters, (priority, next(self._order), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._pass_on()
-                raise
         try:
-            yield
-        finally:
-            self._pass_on()
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(workers):
+                    tasks.create_task(work())
+        except BaseExceptionGroup as group:
+            raise user_error_in(group) or group from None
+        return put_off
 
-    def _pass_on(self) -> None:
-        while self._waiters:
-            _, _, turn = heapq.heappop(self._waiters)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+    async def _ends(self, job: Job) -> bool:
+        """Carry a conversation on; return whether it came to its end."""
+        conversation = await asyncio.to_thread(job.open)
+        while (call := conversation.next()) is not None:
+            outcome = await self._outcome(job.id, call, conversation.calls_left)
+            if outcome is None:
+                return False
+            conversation.take(call, outcome)
+        self._done(job.id, conversation)
+        return True
+
+    async def _outcome(self, job_id: str, call: Call, weight: int) -> Outcome | None:
+        """Return what came of a call, None where it is to be made once more."""
+        name, line = (job_id, call.key), self._lines[call.engine]
+        known = self._journal.get(*name)
+        if known is not None:
+            line.answered_before = True
+            return known
+        if name in self._failed:
+            return self._failed[name]
+        outcome = await line.ask(call.build, weight)
+        if isinstance(outcome, Completion):
+            self._journal.record(*name, outcome)
+        elif outcome.may_pass and name not in self._failed_once:
+            self._failed_once.add(name)
+            return None
+        else:
+            log.warning("%s, %s: %s", *name, outcome)
+            self._failed[name] = outcome
+            line.give_up(outcome)
+        return outcome

@@ -3,18 +3,29 @@
 A source is a folder or a single file. Every regular file below a folder is an input row, whatever it is
 called, except sidecar files (``.json`` and ``.txt``: truth, captions, notes beside the clips). A row is named
 by its path below the folder, never by where the folder is.
+
+A stage's output is named by what the clips hold, not by where they lay. So a stage that is about to decode a
+clip first makes sure that the source still holds it (`clip_path`): otherwise another file's pictures, or
+none, would stand under the clip's name for good.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
+from share4video.media.probe import content_hash
 
 SIDECAR_SUFFIXES = frozenset({".json", ".txt"})
+
+# A file that is written again, or replaced by another, has another of these.
+_Version = tuple[int, int, int, int, int]
+_hashes: dict[_Version, str] = {}
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,50 @@ def source_path(source: str | Path, uri: str) -> Path:
         raise MediaError("unreadable", "the name leads out of the source folder")
     root = Path(source)
     return root if root.is_file() and root.name == uri else root / relative
+
+
+def clip_path(source: str | Path, clip: Mapping[str, Any]) -> Path:
+    """Return the file of a row of table ``clips``, which holds what was probed.
+
+    A file is hashed once, also where several clips are spans of it, unless it changes.
+
+    Raises:
+        MediaError: the name leads out of the source, or is an address.
+        UserError: the file is missing, or holds something else.
+    """
+    path = source_path(source, clip["source_uri"])
+    try:
+        found = _hash_of(path)
+    except MediaError as error:
+        raise _not_as_probed(clip, path, error.sentence) from error
+    if found != clip["content_hash"]:
+        raise _not_as_probed(clip, path, "the file of this name holds something else")
+    return path
+
+
+def _hash_of(path: Path) -> str:
+    version = _version(path)  # before it is read: a file that changes meanwhile is read again
+    known = _hashes.get(version) if version else None
+    found = known or content_hash(path)
+    if version:
+        _hashes[version] = found
+    return found
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # `content_hash` says why
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _not_as_probed(clip: Mapping[str, Any], path: Path, why: str) -> UserError:
+    return UserError(
+        f"the source does not hold clip {clip['clip_id']} as it was probed, {why}",
+        where=str(path),
+        fix="give the folder that was probed, or start again with this one",
+    )
 
 
 def _is_row(path: Path) -> bool:

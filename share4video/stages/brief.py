@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from share4video.captioning.checkpoints import checkpoint_folder
-from share4video.captioning.client import ChatClient, Endpoint
+from share4video.captioning.client import ChatClient, Endpoint, Outcome
 from share4video.captioning.conversations import CAPTIONER, BriefConversation
 from share4video.captioning.differential import CAPTION_FAILED, Caption
 from share4video.captioning.domain_guard import REAL_MODELS, Domain, domain_of, refuse_foreign_clip
 from share4video.captioning.engine import connect, identity, resolve
-from share4video.captioning.journal import Journal, Outcome, open_journal
+from share4video.captioning.journal import Journal, open_journal
 from share4video.captioning.roles import KeyFrame, prompt_version
 from share4video.captioning.scheduler import Call, Conversation, Job, converse
 from share4video.captioning.sharecaptioner import encode_jpeg
@@ -29,6 +29,7 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import decode
 from share4video.media.limits import MediaError
+from share4video.media.sources import clip_path
 from share4video.stages.clip_frames import media_reject
 from share4video.stages.contract import StageResult
 from share4video.store import Store
@@ -60,8 +61,9 @@ def run_stage(
     (``caption_failed``), and that an engine for synthetic clips does not know (``foreign_clip``).
 
     Raises:
-        UserError: the engine does not start or stops answering, the text encoder is unknown, or the engine
-            knows only synthetic clips and there is not one.
+        UserError: the engine does not start, stops answering or refuses every request, the text encoder is
+            unknown, the engine knows only synthetic clips and there is not one, or the source does not hold a
+            clip as it was probed.
     """
     encoder = text_encoder(config.embedder)
     engine = resolve(inputs.engine)
@@ -128,8 +130,13 @@ def _describe(
 
 
 def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> list[KeyFrame]:
-    """Decode a clip's uniform frames. Raises MediaError where they cannot be, or are not for this model."""
-    path = decode.source_path(source, clip["source_uri"])
+    """Decode a clip's uniform frames.
+
+    Raises:
+        MediaError: they cannot be decoded, or are not for this model.
+        UserError: the source does not hold the clip as it was probed.
+    """
+    path = clip_path(source, clip)
     frames = decode.uniform_frames(path, count, clip["start_s"], clip["end_s"], max_side=MAX_SIDE)
     try:
         refuse_foreign_clip(domain, [frame.rgb for frame in frames], model=model)

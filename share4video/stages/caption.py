@@ -56,7 +56,7 @@ def run_stage(
     Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
 
     Raises:
-        UserError: an engine does not start, refuses the key, or stops answering.
+        UserError: an engine does not start, refuses the key or every request, or stops answering.
     """
     inputs = _resolved(inputs)
     output = _output(inputs, config, store)
@@ -85,7 +85,11 @@ def run_shard(
     *,
     progress: Progress | None = None,
 ) -> bool:
-    """Caption one shard's clips and commit it; return whether there was anything to do."""
+    """Caption one shard's clips and commit it; return whether there was anything to do.
+
+    Raises:
+        UserError: as `run_stage` does.
+    """
     inputs = _resolved(inputs)
     if _output(inputs, config, store).committed(shard) is not None:
         return False

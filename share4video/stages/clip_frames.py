@@ -9,6 +9,7 @@ from typing import Any
 from share4video.media import decode
 from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
+from share4video.media.sources import clip_path
 
 Row = Mapping[str, Any]
 
@@ -24,12 +25,14 @@ def clip_frames(
         source: the folder the clips' ``source_uri`` are relative to.
         times_s: when a clip is looked at, in seconds of presentation time of its source.
         max_side: frames are scaled down so that no side is longer, in pixels.
+
+    Raises:
+        UserError: the source does not hold a clip as it was probed.
     """
 
     def decoded(clip: Row) -> list[Frame] | MediaError:
         try:
-            path = decode.source_path(source, clip["source_uri"])
-            return decode.frames_at(path, times_s(clip), max_side=max_side)
+            return decode.frames_at(clip_path(source, clip), times_s(clip), max_side=max_side)
         except MediaError as error:
             return error
 

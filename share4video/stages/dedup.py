@@ -48,8 +48,8 @@ def run_stage(
     ``near_duplicate``, and clips whose looks cannot be decoded under the decoder's reason.
 
     Raises:
-        UserError: a threshold is below the floor, the floor is too low for the embeddings, or an encoder is
-            unknown or cannot be loaded.
+        UserError: a threshold is below the floor, the floor is too low for the embeddings, an encoder is
+            unknown or cannot be loaded, or the source does not hold a clip as it was probed.
     """
     encoder = frame_encoder(config.visual_encoder)
     identity = {} if config.mode == "text" else {"encoder": f"{encoder.name}@{encoder.revision}"}

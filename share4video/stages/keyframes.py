@@ -43,7 +43,8 @@ def run_stage(
     """Publish tables ``keyframes`` and ``rejects``; rows are clips, ``key_frames`` is counted beside them.
 
     Raises:
-        UserError: the encoder is unknown or its weights cannot be loaded.
+        UserError: the encoder is unknown or its weights cannot be loaded, or the source does not hold a clip
+            as it was probed.
     """
     output = _output(inputs, config, store)
     shards = plan(inputs, config, store)
@@ -72,6 +73,7 @@ def run_shard(
 
     Raises:
         IndexError: there is no such shard.
+        UserError: the source does not hold a clip as it was probed.
     """
     output = _output(inputs, config, store)
     with output.writing(shard) as done:

@@ -21,6 +21,7 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import compose, decode
 from share4video.media.limits import MediaError
+from share4video.media.sources import clip_path
 from share4video.stages.clip_frames import media_reject, reject_row
 from share4video.stages.contract import StageResult
 from share4video.store import Store
@@ -70,14 +71,15 @@ def run_stage(
     """Publish the ``sft`` table and, as attached files ``images/<sha256>.jpg``, one frame grid per clip.
 
     ``sft.image`` is the attached file's name; ``llava/part-*.json`` hold the same samples in LLaVA's form.
-    Rows are clips: a clip whose video cannot be read is a reject under the decoder's reason, one of which no
+    Rows are clips: a clip that cannot be decoded is a reject under the decoder's reason, one of which no
     sample was chosen under ``not_selected``.
 
     Args:
         writer: derives the questions; None takes the one ``config.question_writer`` names.
 
     Raises:
-        UserError: the dataset holds no clip, or too few to shuffle captions between.
+        UserError: the dataset holds no clip, or too few to shuffle captions between, or the source does not
+            hold a clip as it was probed.
     """
     writer = writer or question_writer(config.question_writer)
     identity = {"question_writer": writer.version if writer else "none"}
@@ -195,14 +197,17 @@ def _write_shard(
 
 
 def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError | None:
-    """Return the clip's grid as JPEG, why there is none, or None where no sample asks for it."""
+    """Return the clip's grid as JPEG, why there is none, or None where no sample asks for it.
+
+    Raises:
+        UserError: the source does not hold the clip as it was probed.
+    """
     if not job.samples:
         return None
     clip = job.clip
     try:
-        frames = decode.uniform_frames(
-            decode.source_path(source, clip["source_uri"]), config.grid_frames, clip["start_s"], clip["end_s"]
-        )
+        path = clip_path(source, clip)
+        frames = decode.uniform_frames(path, config.grid_frames, clip["start_s"], clip["end_s"])
     except MediaError as error:
         return error
     target = io.BytesIO()

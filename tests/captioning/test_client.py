@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -82,7 +82,7 @@ def test_what_may_pass_is_tried_again(fake_engine: FakeEngine, fault: str) -> No
 def test_a_hang_ends_at_the_deadline(fake_engine: FakeEngine) -> None:
     fake_engine.settings(faults={"hang": 1.0})
     started = time.monotonic()
-    with pytest.raises(CallError, match=r"no answer in 0\.2 s") as caught:
+    with pytest.raises(CallError, match=r"no answer within 0\.2 s") as caught:
         ask(fake_engine.endpoint(request_timeout_s=0.2, retries=1))
     assert caught.value.reason == "timeout"
     assert time.monotonic() - started < 1.5
@@ -120,6 +120,26 @@ def test_retries_end(fake_engine: FakeEngine) -> None:
         ask(fake_engine.endpoint(retries=2))
     assert caught.value.reason == "unavailable"
     assert len(fake_engine.calls()) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"status": 503}, "HTTP 503"),
+        ({"status": 422}, "HTTP 422"),
+        ({"faults": {"hang": 1.0}}, "no answer"),
+        ({"faults": {"drop": 1.0}}, "no connection"),
+        ({"faults": {"garbage": 1.0}}, "not a chat completion"),
+        ({"answer": "x" * (9 << 20)}, f"more than {8 << 20} bytes"),
+    ],
+)
+def test_what_may_be_published_of_a_failure_names_no_address(
+    fake_engine: FakeEngine, settings: dict[str, Any], sentence: str
+) -> None:
+    fake_engine.settings(**settings)
+    with pytest.raises(CallError, match=f"^{sentence} .*{fake_engine.base_url}") as caught:
+        ask(fake_engine.endpoint(retries=0, request_timeout_s=1.0))
+    assert caught.value.sentence == sentence
 
 
 def test_nobody_listens() -> None:

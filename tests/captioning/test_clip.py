@@ -69,8 +69,9 @@ def test_a_summarizer_of_its_own_is_asked_for_the_summary(fake_engine: FakeEngin
 
 def test_an_engine_that_fails_ends_the_stream_with_the_reason(fake_engine: FakeEngine) -> None:
     fake_engine.settings(status=500)
-    with pytest.raises(ClipRejected, match="key frame 1: HTTP 500"):
+    with pytest.raises(ClipRejected, match="key frame 1: HTTP 500 from fake at http") as caught:
         stream(fake_engine, ["sliding"])
+    assert caught.value.rejection.sentence == "no caption for key frame 1: HTTP 500"
 
 
 def test_recaption(fake_engine: FakeEngine) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,14 @@ def caption(
     in_flight: int = 8,
     retries: int = 8,
     timeout_s: float = 30,
+    on_done: Callable[[], None] = lambda: None,
 ) -> dict[str, Chain]:
     chains: dict[str, Chain] = {}
 
     def done(name: str, conversation: Conversation) -> None:
         assert isinstance(conversation, ClipConversation)
         chains[name] = conversation.chain
+        on_done()
 
     async def run() -> None:
         endpoint = fake.endpoint(max_in_flight=in_flight, retries=retries, request_timeout_s=timeout_s)
@@ -157,6 +160,108 @@ def test_even_a_single_clip_is_not_rejected_for_a_silent_engine(
     fake_engine.settings(status=503)
     with pytest.raises(UserError, match="does not answer"):
         caption(fake_engine, [1], retries=0)
+
+
+def test_a_call_that_failed_is_made_once_more_after_all_others(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(first_status=[0, 0, 503, 0, 503, 503])
+    shaken = caption(fake_engine, LENGTHS, "shaken", in_flight=1, retries=0)
+    assert written(shaken) == calm
+    calls = fake_engine.calls()
+    assert len(calls) == sum(LENGTHS) + len(LENGTHS) + 3
+    assert [number for number, call in enumerate(calls) if not call["answered"]] == [2, 4, 5]
+    # The longest clips came first: those of 12, 9 and 7 frames had 2, 1 and 0 answers, the rest at the end.
+    summaries = [number for number, call in enumerate(calls) if "Summarize" in call["prompt"]]
+    assert len(calls) - 1 - summaries[-4] == (13 - 2) + (10 - 1) + 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "answered", "timeout_s"),
+    [
+        ({"first_status": [0, 0, 0] + [500] * 99}, 3, 10),
+        ({"faults": {"http_500": 1.0}}, 0, 10),
+        ({"faults": {"garbage": 1.0}}, 0, 10),
+        ({"faults": {"hang": 1.0}}, 0, 0.5),
+    ],
+)
+def test_an_engine_that_dies_before_the_end_costs_nothing(
+    fake_engine: FakeEngine, work_root: Path, settings: dict[str, Any], answered: int, timeout_s: float
+) -> None:
+    fake_engine.settings(**settings)
+    with pytest.raises(UserError, match="the engine does not answer"):
+        caption(fake_engine, [1, 1], in_flight=1, retries=0, timeout_s=timeout_s)
+    fake_engine.settings()
+    chains = caption(fake_engine, [1, 1], in_flight=1)
+    assert not any(chain.rejection for chain in chains.values())
+    assert len(fake_engine.calls()) == 4 - answered
+
+
+def test_an_engine_that_no_longer_answers_what_it_did_stops_the_run(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    """As one whose memory has become too small for real pictures; a plain request it would still answer."""
+
+    def spoil() -> None:
+        fake_engine.settings(bad_prompt="describ", bad_status=500)
+
+    with pytest.raises(UserError, match="does not answer"):
+        caption(fake_engine, [3, 1, 1], in_flight=1, retries=0, on_done=spoil)
+
+
+SIXTH = "Video frame 6 at 10.00"  # only in prompts of clips of six frames, at two places: the last two calls
+
+
+@pytest.mark.parametrize("poisoned", [1, 6])
+@pytest.mark.parametrize("status", [500, 400])
+def test_clips_that_a_healthy_engine_cannot_take_are_rejected(
+    fake_engine: FakeEngine, work_root: Path, poisoned: int, status: int
+) -> None:
+    fake_engine.settings(bad_prompt=SIXTH, bad_status=status)
+    chains = caption(fake_engine, [6] * poisoned + [2] * 4, retries=0)
+    rejected = [chain.rejection for chain in chains.values() if chain.rejection]
+    assert len(rejected) == poisoned
+    assert {rejection.sentence for rejection in rejected} == {f"no summary caption: HTTP {status}"}
+
+
+@pytest.mark.parametrize("status", [500, 400])
+def test_a_single_clip_that_a_healthy_engine_cannot_take_is_rejected(
+    fake_engine: FakeEngine, work_root: Path, status: int
+) -> None:
+    fake_engine.settings(bad_prompt="describe it in detail", bad_status=status)
+    (chain,) = caption(fake_engine, [1], retries=0).values()
+    assert chain.rejection is not None
+    assert chain.rejection.sentence == f"no caption for key frame 1: HTTP {status}"
+
+
+@pytest.mark.parametrize("status", [500, 400])
+def test_an_engine_that_can_take_no_clip_at_all_stops_the_run(
+    fake_engine: FakeEngine, work_root: Path, status: int
+) -> None:
+    """It answers a plain request, but none of those there are."""
+    fake_engine.settings(bad_prompt="describe it in detail", bad_status=status)
+    with pytest.raises(UserError, match=f"HTTP {status}"):
+        caption(fake_engine, [1] * 4, retries=0)
+
+
+def test_an_engine_that_refuses_everything_is_found_out_early(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(status=400)
+    with pytest.raises(UserError, match="refuses every request: HTTP 400"):
+        caption(fake_engine, [1] * 200, in_flight=2)
+    assert len(fake_engine.calls()) < 20
+    fake_engine.settings()
+    assert not any(chain.rejection for chain in caption(fake_engine, [1] * 9).values())
+
+
+def test_what_was_refused_is_asked_again_by_the_next_run(fake_engine: FakeEngine, work_root: Path) -> None:
+    """A run that ended between a refusal and its commit; meanwhile the engine was set up anew."""
+    fake_engine.settings(bad_prompt=SIXTH)
+    assert caption(fake_engine, [6, 2], "out")["clip-000"].rejection
+    fake_engine.settings()
+    assert not caption(fake_engine, [6, 2], "out")["clip-000"].rejection
 
 
 def test_what_a_conversation_raises_comes_out(fake_engine: FakeEngine, work_root: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from share4video.config import BriefConfig, CaptionConfig, DedupConfig, KeyframeConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import ShardSet, table_from_rows
+from share4video.media.probe import content_hash
 from share4video.store import Store
 
 ENGINE = "captioner@0123"
@@ -43,14 +44,25 @@ def write_video(path: Path, colour: str, seconds: int = 2, fps: int = 8) -> None
 
 
 def publish_captioned(
-    store: Store, folder: Path, colours: list[str], *, unsummarised: tuple[str, ...] = ()
+    store: Store,
+    folder: Path,
+    colours: list[str],
+    *,
+    unsummarised: tuple[str, ...] = (),
+    broken: tuple[str, ...] = (),
 ) -> Captioned:
-    """Publish one clip per colour, with two differential captions, a summary and a brief sentence each."""
+    """Publish one clip per colour, with two differential captions, a summary and a brief sentence each.
+
+    The files of those in ``broken`` are no videos.
+    """
     source = folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     for colour in colours:
-        write_video(source / f"{colour}.mp4", colour)
-    clips = [_clip(colour) for colour in colours]
+        if colour in broken:
+            (source / f"{colour}.mp4").write_text(f"not a {colour} video")
+        else:
+            write_video(source / f"{colour}.mp4", colour)
+    clips = [_clip(colour, source) for colour in colours]
     differentials = [row for colour in colours for row in _differentials(colour)]
     captions = [_caption(colour) for colour in colours if colour not in unsummarised]
     briefs = [
@@ -85,12 +97,12 @@ def _publish(
     return output.publish(1).ref
 
 
-def _clip(colour: str) -> dict[str, Any]:
+def _clip(colour: str, source: Path) -> dict[str, Any]:
     return {
         "clip_id": f"clip-{colour}",
         "row_id": f"row-{colour}",
         "source_uri": f"{colour}.mp4",
-        "content_hash": colour,
+        "content_hash": content_hash(source / f"{colour}.mp4"),
         "start_s": 0.0,
         "end_s": 2.0,
         "licence": "synthetic",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from share4video.curation.encoders import text_encoder
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
 from share4video.errors import UserError
+from share4video.media.probe import content_hash
 from share4video.stages.brief import BriefInputs, run_stage
 from share4video.store import LocalStore, Store
 from tests.curation.films import clip_row, publish_clips
-from tests.engines import FakeEngine
+from tests.engines import FakeEngine, running_fake_engine
 from tests.media.clips import picture, write_clip
 from tests.serving.clips import write_noise
 
@@ -79,19 +81,96 @@ def test_a_second_run_asks_nothing(
     assert fake_engine.calls() == []
 
 
-def test_what_cannot_be_read_or_answered_is_a_reject(
-    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+def test_what_cannot_be_decoded_is_a_reject(
+    store: LocalStore,
+    rows: list[dict[str, Any]],
+    source: Path,
+    fake_engine: FakeEngine,
+    work_root: Path,
+    tmp_path: Path,
 ) -> None:
-    gone = {**rows[0], "source_uri": "gone.mp4", "clip_id": "a"}
+    for path in source.iterdir():
+        shutil.copy(path, tmp_path)
+    words = tmp_path / "words.mp4"
+    words.write_text("not a video")
+    broken = {**rows[0], "source_uri": words.name, "content_hash": content_hash(words), "clip_id": "a"}
     outside = {**rows[0], "source_uri": "../../etc/passwd", "clip_id": "b"}
-    result = run_stage(inputs_of(store, [gone, *rows[1:], outside], source, fake_engine), CONFIG, store)
+    result = run_stage(inputs_of(store, [broken, *rows[1:], outside], tmp_path, fake_engine), CONFIG, store)
     assert (result.rows_in, result.rows_out) == (CLIPS + 1, CLIPS - 1)
     rejects = read_table(store, result.ref, "rejects").to_pylist()
     assert {row["source_uri"]: row["reason"] for row in rejects} == {
-        "gone.mp4": "unreadable",
+        "words.mp4": "not_video",
         "../../etc/passwd": "unreadable",
     }
-    assert not any(str(source) in row["sentence"] for row in rejects)
+    assert not any(str(tmp_path) in row["sentence"] for row in rejects)
+
+
+def test_another_source_publishes_nothing_and_the_right_one_still_can(
+    store: LocalStore,
+    rows: list[dict[str, Any]],
+    source: Path,
+    fake_engine: FakeEngine,
+    work_root: Path,
+    tmp_path: Path,
+) -> None:
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        shutil.copy(source / other["source_uri"], tmp_path / row["source_uri"])
+    for wrong in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match=r"does not hold clip \w+ as it was probed"):
+            run_stage(inputs_of(store, rows, wrong, fake_engine), CONFIG, store)
+        assert not [key for key in store.list("brief") if "locks" not in key]
+    assert fake_engine.calls() == []
+    assert run_stage(inputs_of(store, rows, source, fake_engine), CONFIG, store).rows_out == CLIPS
+
+
+def test_a_clip_no_engine_can_take_is_the_same_reject_wherever_the_engine_runs(
+    tmp_path: Path, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    with running_fake_engine() as other:
+        inputs_of_calm = inputs_of(calm := LocalStore(tmp_path / "calm"), rows, source, other)
+        run_stage(inputs_of_calm, CONFIG, calm)
+        poison = other.calls()[0]["images"][0]
+        hashes, sentences = set(), set()
+        for number, engine in enumerate((fake_engine, other)):
+            engine.settings(bad_image=poison, bad_status=500)
+            store = LocalStore(tmp_path / f"{number}")
+            spec = engine.spec(max_in_flight=2, retries=0)
+            result = run_stage(BriefInputs(publish_clips(store, rows), str(source), spec), CONFIG, store)
+            assert (result.rows_out, result.rejects) == (CLIPS - 1, {"caption_failed": 1})
+            hashes.add(result.ref.content_hash)
+            sentences |= set(read_table(store, result.ref, "rejects")["sentence"].to_pylist())
+    assert len(hashes) == 1
+    assert sentences == {"HTTP 500"}
+
+
+def test_a_failure_that_passes_costs_no_clip(
+    tmp_path: Path, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    calm, shaken = LocalStore(tmp_path / "calm"), LocalStore(tmp_path / "shaken")
+    expected = run_stage(inputs_of(calm, rows, source, fake_engine), CONFIG, calm)
+    fake_engine.settings(first_status=[0, 503, 503, 503])
+    spec = fake_engine.spec(max_in_flight=1, retries=0)
+    result = run_stage(BriefInputs(publish_clips(shaken, rows), str(source), spec), CONFIG, shaken)
+    assert result.ref == expected.ref
+    assert len(fake_engine.calls()) == CLIPS + 3
+
+
+@pytest.mark.parametrize("clips", [1, 3, CLIPS])
+def test_an_engine_that_refuses_everything_publishes_nothing(
+    store: LocalStore,
+    rows: list[dict[str, Any]],
+    source: Path,
+    fake_engine: FakeEngine,
+    work_root: Path,
+    clips: int,
+) -> None:
+    inputs = inputs_of(store, rows[:clips], source, fake_engine)
+    fake_engine.settings(status=422)
+    with pytest.raises(UserError, match=r"refuses every request: HTTP 422 from fake at http.*as told"):
+        run_stage(inputs, CONFIG, store)
+    assert not [key for key in store.list("brief") if "locks" not in key]
+    fake_engine.settings()
+    assert run_stage(inputs, CONFIG, store).rows_out == clips
 
 
 def test_an_empty_answer_is_asked_for_again_and_then_a_reject(

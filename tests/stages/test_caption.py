@@ -210,6 +210,33 @@ def test_an_engine_that_stops_leaves_nothing_that_looks_finished(
     assert run_stage(inputs, CONFIG, store).rows_out == 6
 
 
+def test_an_engine_that_dies_for_the_last_calls_costs_no_clip(
+    store: LocalStore, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, fake_engine.spec(max_in_flight=1, retries=1))
+    calls = sum(LENGTHS) + len(LENGTHS)
+    fake_engine.settings(first_status=[0] * (calls - 2) + [500] * 99)
+    with pytest.raises(UserError, match="does not answer"):
+        run_stage(inputs, CONFIG, store)
+    fake_engine.settings()
+    result = run_stage(inputs, CONFIG, store)
+    assert (result.rows_out, result.computed_shards) == (6, 1)
+    assert len(fake_engine.calls()) == 2  # the journal has kept the others
+
+
+def test_a_summarizer_that_refuses_everything_is_noticed(
+    store: LocalStore, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    summarizer = fake_engine.spec(model="words", revision="9", dialect="teacher")
+    inputs = inputs_of(store, fake_engine.spec(), summarizer)
+    fake_engine.settings(bad_prompt="### Character")
+    with pytest.raises(UserError, match=r"refuses every request: HTTP 400 .* \(words\)"):
+        run_stage(inputs, CONFIG, store)
+    assert not [key for key in store.list("caption") if "locks" not in key]
+    fake_engine.settings()
+    assert run_stage(inputs, CONFIG, store).rows_out == 6
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from share4video.curation.dedup import Thresholds, admit, survivor_order
 from share4video.curation.neighbours import NearPairs
 from share4video.dataset.shards import load_manifest, read_table
 from share4video.errors import UserError
+from share4video.media.probe import content_hash
 from share4video.stages.dedup import DedupInputs, run_stage
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
@@ -166,12 +168,31 @@ def test_same_content_under_two_names(store: LocalStore, films: Path, rows: Rows
     assert [r["row_id"] for r in rejects if r["reason"] == "exact_duplicate"] == ["elsewhere"]
 
 
-def test_clips_that_cannot_be_decoded_are_rejects(store: LocalStore, films: Path, rows: Rows) -> None:
-    missing = {**rows[0], "clip_id": "f" * 32, "row_id": "gone", "source_uri": "gone.mp4"}
-    some = [rows[0], missing]
-    result = run_stage(inputs_of(store, some, films), DedupConfig(), store)
-    assert (result.rows_in, result.rows_out, result.rejects) == (2, 1, {"unreadable": 1})
-    assert run_stage(inputs_of(store, some, films), DedupConfig(mode="text"), store).rows_in == 2
+def test_clips_that_cannot_be_decoded_are_rejects(
+    store: LocalStore, films: Path, rows: Rows, tmp_path: Path
+) -> None:
+    shutil.copy(films / rows[0]["source_uri"], tmp_path)
+    words = tmp_path / "words.mp4"
+    words.write_text("not a video")
+    broken = {**rows[0], "clip_id": "f" * 32, "row_id": "words", "source_uri": words.name}
+    some = [rows[0], {**broken, "content_hash": content_hash(words)}]
+    result = run_stage(inputs_of(store, some, tmp_path), DedupConfig(), store)
+    assert (result.rows_in, result.rows_out, result.rejects) == (2, 1, {"not_video": 1})
+    assert run_stage(inputs_of(store, some, tmp_path), DedupConfig(mode="text"), store).rows_in == 2
+
+
+def test_another_source_publishes_nothing_and_the_right_one_still_can(
+    store: LocalStore, films: Path, rows: Rows, tmp_path: Path
+) -> None:
+    for row, other in zip(rows[:3], rows[3:6], strict=True):
+        shutil.copy(films / other["source_uri"], tmp_path / row["source_uri"])
+    for wrong in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match=r"does not hold clip \w+ as it was probed"):
+            run_stage(inputs_of(store, rows[:3], wrong), DedupConfig(), store)
+        assert not list(store.list("dedup"))
+    assert run_stage(inputs_of(store, rows[:3], films), DedupConfig(), store).rejects.keys() <= {
+        "near_duplicate"
+    }
 
 
 def test_a_clip_without_a_caption_must_have_been_rejected(store: LocalStore, films: Path, rows: Rows) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 from share4video.config import KeyframeConfig
 from share4video.dataset.shards import StageRef, read_table
 from share4video.errors import UserError
+from share4video.media.probe import content_hash
 from share4video.stages.keyframes import KeyframesInputs, divide, finish, plan, run_shard, run_stage
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
@@ -111,20 +113,34 @@ def test_clips_that_cannot_be_decoded_are_rejects(
 ) -> None:
     for row in rows:
         (tmp_path / row["source_uri"]).write_bytes((source / row["source_uri"]).read_bytes())
-    whole = (tmp_path / rows[1]["source_uri"]).read_bytes()
-    (tmp_path / rows[1]["source_uri"]).write_bytes(whole[: len(whole) // 2])
-    (tmp_path / rows[2]["source_uri"]).unlink()
+    half = tmp_path / rows[1]["source_uri"]
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    cut = {**rows[1], "content_hash": content_hash(half)}
     escaping = {**rows[3], "source_uri": f"../{tmp_path.name}/film-0.mp4"}
-    result = run_stage(inputs_of(store, [rows[0], rows[1], rows[2], escaping], tmp_path), CONFIG, store)
-    assert (result.rows_in, result.rows_out, sum(result.rejects.values())) == (4, 1, 3)
+    result = run_stage(inputs_of(store, [rows[0], cut, escaping], tmp_path), CONFIG, store)
+    assert (result.rows_in, result.rows_out, sum(result.rejects.values())) == (3, 1, 2)
     rejects = {row["row_id"]: row for row in read_table(store, result.ref, "rejects").to_pylist()}
-    assert set(rejects) == {row["row_id"] for row in rows[1:]}
+    assert set(rejects) == {rows[1]["row_id"], rows[3]["row_id"]}
     assert rejects[rows[1]["row_id"]]["reason"] == "truncated"
     assert all(
         row["stage"] == "keyframes" and str(tmp_path) not in row["sentence"] for row in rejects.values()
     )
     kept = set(read_table(store, result.ref, "keyframes")["clip_id"].to_pylist())
     assert kept == {rows[0]["clip_id"]}
+
+
+def test_another_source_publishes_nothing_and_the_right_one_still_can(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
+        shutil.copy(source / other["source_uri"], tmp_path / row["source_uri"])
+    for wrong in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError, match=r"does not hold clip \w+ as it was probed"):
+            run_stage(inputs_of(store, rows, wrong), CONFIG, store)
+        assert not list(store.list("keyframes"))
+    shutil.copy(source / rows[0]["source_uri"], tmp_path / rows[0]["source_uri"])
+    assert run_stage(inputs_of(store, rows[:1], tmp_path), CONFIG, store).rows_out == 1
+    assert run_stage(inputs_of(store, rows, source), CONFIG, store).rows_out == 4
 
 
 def test_a_span_is_sampled_from_its_own_start(

@@ -6,9 +6,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,8 @@ COLOURS = ["red", "green", "blue", "white"]
 CONFIG = MixtureConfig(question_writer="synthetic", clips_per_shard=2)
 
 
-def _publish(store: Store, folder: Path, colours: list[str]) -> MixtureInputs:
-    captioned = publish_captioned(store, folder, colours)
+def _publish(store: Store, folder: Path, colours: list[str], broken: tuple[str, ...] = ()) -> MixtureInputs:
+    captioned = publish_captioned(store, folder, colours, broken=broken)
     inputs = dataset.DatasetInputs(captioned.clips, captioned.brief, captioned.keyframes, captioned.caption)
     return MixtureInputs(dataset.run_stage(inputs, DatasetConfig(), store).ref, str(captioned.source))
 
@@ -92,17 +94,31 @@ def test_a_dataset_without_clips_is_the_users_error(store: LocalStore, tmp_path:
         mixture.run_stage(_publish(store, tmp_path, []), MixtureConfig(), store)
 
 
-def test_unreadable_and_unchosen_clips_are_rejects(store: LocalStore, inputs: MixtureInputs) -> None:
-    (Path(inputs.source) / "green.mp4").write_bytes(b"not a video")
-    (Path(inputs.source) / "blue.mp4").unlink()
+def test_unreadable_and_unchosen_clips_are_rejects(store: LocalStore, tmp_path: Path) -> None:
+    inputs = _publish(store, tmp_path, COLOURS, broken=("green", "blue"))
     result = mixture.run_stage(inputs, MixtureConfig(max_samples=3), store)
     assert result.rows_in == 4
     assert result.rows_out + sum(result.rejects.values()) == 4
     assert result.rejects["not_selected"] == 1
     assert sum(result.rejects.values()) >= 2
+    assert result.rejects["not_video"] >= 1
     for row in read_table(store, result.ref, "rejects").to_pylist():
         assert row["sentence"]
         assert row["stage"] == "mixture"
+
+
+def test_another_source_publishes_nothing_and_the_right_one_still_can(
+    store: LocalStore, inputs: MixtureInputs, tmp_path: Path
+) -> None:
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    for name, colour in zip(COLOURS, reversed(COLOURS), strict=True):
+        shutil.copy(Path(inputs.source, f"{colour}.mp4"), swapped / f"{name}.mp4")
+    for source in (tmp_path / "wrong", swapped):
+        with pytest.raises(UserError, match=r"does not hold clip clip-\w+ as it was probed"):
+            mixture.run_stage(replace(inputs, source=str(source)), CONFIG, store)
+        assert not list(store.list("mixture"))
+    assert mixture.run_stage(inputs, CONFIG, store).rows_out == 4
 
 
 KILLED = """

@@ -1,0 +1,61 @@
+"""A clip's file is the one that was probed, or the run says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from share4video.errors import UserError
+from share4video.media.limits import MediaError
+from share4video.media.probe import content_hash
+from share4video.media.sources import clip_path
+
+
+def row(path: Path, uri: str) -> dict[str, Any]:
+    return {"clip_id": "abc", "source_uri": uri, "content_hash": content_hash(path)}
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "films" / "one.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"what was probed")
+    return path
+
+
+def test_a_file_that_is_as_it_was_is_found(film: Path) -> None:
+    clip = row(film, "one.mp4")
+    assert clip_path(str(film.parent), clip) == film
+    assert clip_path(film, clip) == film  # the source is this one file
+    elsewhere = film.parent.parent / "moved"
+    film.parent.rename(elsewhere)
+    assert clip_path(elsewhere, clip) == elsewhere / "one.mp4"
+
+
+@pytest.mark.parametrize("other", [b"what was PROBED", b"longer than what was probed", b""])
+def test_a_file_that_was_replaced_is_noticed_also_after_it_was_seen(film: Path, other: bytes) -> None:
+    clip = row(film, "one.mp4")
+    clip_path(film.parent, clip)
+    replacement = film.with_name("new.mp4")
+    replacement.write_bytes(other)
+    replacement.replace(film)
+    with pytest.raises(UserError, match="clip abc as it was probed, the file of this name holds") as caught:
+        clip_path(film.parent, clip)
+    assert caught.value.where == str(film)
+
+
+def test_a_file_that_cannot_be_read_is_not_a_fault_of_the_clip(film: Path, tmp_path: Path) -> None:
+    clip = row(film, "one.mp4")
+    (tmp_path / "folders" / "one.mp4").mkdir(parents=True)
+    for source, why in ((tmp_path / "none", "No such file"), (tmp_path / "folders", "not a regular file")):
+        with pytest.raises(UserError, match=f"as it was probed, .*{why}"):
+            clip_path(source, clip)
+
+
+def test_a_name_that_leads_out_is_a_fault_of_the_table(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for uri in ("../films/one.mp4", str(film), "s3://bucket/one.mp4"):
+        with pytest.raises(MediaError):
+            clip_path(tmp_path / "inner", row(film, uri))
