@@ -48,7 +48,7 @@ def demo(
         str | None,
         typer.Option("--store", metavar="S", help="The store; default: a folder below --folder."),
     ] = None,
-    clips: Annotated[int, typer.Option("--clips", min=4, max=10_000, help="How many clips to make.")] = 36,
+    clips: Annotated[int, typer.Option("--clips", min=4, max=10_000, help="How many clips to make.")] = 140,
     budget_s: Annotated[float, typer.Option("--budget-s", help="How long it should take; shown.")] = BUDGET_S,
     config: Annotated[
         str, typer.Option("--config", "-c", metavar="FILE", help="A YAML file of settings, or a preset.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,18 +78,27 @@ def _accuracy(event: StageEvent) -> str:
     return f"{event.metrics['accuracy']:.1%}"
 
 
+def _program() -> str:
+    """Return what starts this command line here: its name where the PATH has it, else its place."""
+    own = Path(sys.argv[0])
+    found = shutil.which("share4video")
+    known = found is not None and own.exists() and Path(found).samefile(own)
+    return "share4video" if known or own.name != "share4video" else shlex.quote(str(own))
+
+
 def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | None) -> list[str]:
-    """Return three commands that work as they stand after the demo."""
+    """Return three commands that work as they stand after the demo, also where its folder is on no PATH."""
+    program = _program()
     where = f"SHARE4VIDEO_STORE={shlex.quote(store)}"
-    look = f"{where} share4video dataset show {run.refs['dataset']}"
+    look = f"{where} {program} dataset show {run.refs['dataset']}"
     if answer is None:
         questions, heldout = shlex.quote(str(made.questions)), shlex.quote(str(made.heldout))
-        again = f"share4video evaluate {run.refs['train']} --questions {questions} --question-clips {heldout}"
-        return [look, f"{where} {again}", "share4video pipeline compile flywheel"]
+        again = f"{program} evaluate {run.refs['train']} --questions {questions} --question-clips {heldout}"
+        return [look, f"{where} {again}", f"{program} pipeline compile flywheel"]
     champion = f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}"
     clip, question = shlex.quote(str(answer.video)), shlex.quote(answer.question)
     return [
-        f"{where} share4video chat --model {champion} --video {clip} {question}",
-        f"{where} share4video serve {champion} --port 8080",
+        f"{where} {program} chat --model {champion} --video {clip} {question}",
+        f"{where} {program} serve {champion} --port 8080",
         look,
     ]

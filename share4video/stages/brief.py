@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from share4video.captioning.checkpoints import checkpoint_folder
 from share4video.captioning.client import ChatClient, Endpoint, Outcome
 from share4video.captioning.conversations import CAPTIONER, BriefConversation
 from share4video.captioning.differential import CAPTION_FAILED, Caption
-from share4video.captioning.domain_guard import REAL_MODELS, Domain, domain_of, refuse_foreign_clip
+from share4video.captioning.domain_guard import REAL_MODELS, Domain, engine_domain, refuse_foreign_clip
 from share4video.captioning.engine import connect, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
 from share4video.captioning.roles import KeyFrame, prompt_version
@@ -101,7 +100,7 @@ def _describe(
     progress: Progress | None,
 ) -> dict[str, Caption | MediaError]:
     """Return each clip's sentence, or why it has none, by clip id."""
-    domain = domain_of(checkpoint_folder(engine.model_path)) if engine.model_path is not None else "any"
+    domain = engine_domain(engine)
     results: dict[str, Caption | MediaError] = {}
 
     def open_clip(clip: Row) -> Conversation:

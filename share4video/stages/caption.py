@@ -16,6 +16,7 @@ from typing import Any
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
 from share4video.captioning.differential import Chain
+from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
 from share4video.captioning.roles import KeyFrame, prompt_version
@@ -56,7 +57,8 @@ def run_stage(
     Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
 
     Raises:
-        UserError: an engine does not start, refuses the key or every request, or stops answering.
+        UserError: an engine does not start, refuses the key or every request, or stops answering, or one of
+            the two knows only synthetic clips.
     """
     inputs = _resolved(inputs)
     output = _output(inputs, config, store)
@@ -106,8 +108,12 @@ def finish(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> StageR
 
 def _resolved(inputs: CaptionInputs) -> CaptionInputs:
     """Name the engines' models and revisions once, so that a shard cannot see another model than the key."""
+    captioner = resolve(inputs.captioner)
     summarizer = resolve(inputs.summarizer) if inputs.summarizer else None
-    return replace(inputs, captioner=resolve(inputs.captioner), summarizer=summarizer)
+    if summarizer is not None:
+        names = (captioner.model, summarizer.model)
+        refuse_mixed(engine_domain(captioner), engine_domain(summarizer), names=names)
+    return replace(inputs, captioner=captioner, summarizer=summarizer)
 
 
 def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> ShardSet:

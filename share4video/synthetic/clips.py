@@ -9,10 +9,12 @@ FOLDER/truth/*.json        the truth of every good clip
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 
 import av
@@ -76,7 +78,7 @@ def write_clip(path: Path, clip: Clip, truth: Path | None = None) -> None:
 
 
 def write_demo_set(
-    folder: Path, *, seed: int = 0, clips: int = 36, heldout: int = 24, questions_per_task: int = 16
+    folder: Path, *, seed: int = 0, clips: int = 140, heldout: int = 72, questions_per_task: int = 36
 ) -> DemoSet:
     """Write the set the demo runs on; the same arguments give the same bytes. A finished set is kept."""
     made = DemoSet(folder / "source", folder / "heldout", folder / "questions", folder / "truth")
@@ -147,8 +149,8 @@ def choose_questions(
 ) -> dict[str, list[tuple[str, Question]]]:
     """Choose up to ``per_task`` questions of each task, answers and letters balanced.
 
-    Answers are taken in turn, so that knowing the task alone is worth no more than chance; then candidates
-    are turned so that the right letter goes round.
+    Answers are taken in turn, those of one wording first where it has them all, so that knowing the task or
+    the wording is worth no more than chance; then candidates are turned so that the right letter goes round.
     """
     rng = np.random.default_rng([seed, 41])
     pools: dict[str, dict[str, list[tuple[str, Question]]]] = {}
@@ -159,11 +161,29 @@ def choose_questions(
             answers.setdefault(key, []).append((video, question))
     chosen: dict[str, list[tuple[str, Question]]] = {}
     for task, answers in sorted(pools.items()):
-        queues = [[answers[a][int(i)] for i in rng.permutation(len(answers[a]))] for a in sorted(answers)]
+        queues = _evened(
+            [[row[int(i)] for i in rng.permutation(len(row))] for _, row in sorted(answers.items())]
+        )
         rounds = min(-(-per_task // len(queues)), min(len(queue) for queue in queues))
         taken = [queue[index] for index in range(rounds) for queue in queues][:per_task]
         chosen[task] = [(video, q.turned(index)) for index, (video, q) in enumerate(taken)]
     return chosen
+
+
+def _evened(queues: Sequence[list[tuple[str, Question]]]) -> list[list[tuple[str, Question]]]:
+    """Put the same number of questions of each wording first in each answer's queue, in the same order."""
+    cells = [Counter(question.question for _, question in queue) for queue in queues]
+    shared = {wording: min(cell[wording] for cell in cells) for wording in cells[0]}
+    evened = []
+    for queue in queues:
+        seen: Counter[str] = Counter()
+        ranked = []
+        for row in queue:
+            wording, rank = row[1].question, seen[row[1].question]
+            seen[wording] += 1
+            ranked.append(((rank >= shared.get(wording, 0), rank, wording), row))
+        evened.append([row for _, row in sorted(ranked, key=itemgetter(0))])
+    return evened
 
 
 def write_questions(folder: Path, chosen: dict[str, list[tuple[str, Question]]]) -> None:

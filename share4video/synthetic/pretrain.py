@@ -70,7 +70,7 @@ RECIPES: dict[nano.Kind, Recipe] = {
         shares={"summary": 0.9, "recaption": 0.1},
     ),
     "chat": Recipe(
-        clips=6000,
+        clips=8000,
         steps=7000,
         tower_steps=0,
         batch=16,

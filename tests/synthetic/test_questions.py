@@ -46,6 +46,16 @@ def test_letters_and_answers_are_balanced() -> None:
             assert max(answers.values()) - min(answers.values()) <= 1, task
 
 
+def test_no_wording_of_a_static_question_tells_the_answer() -> None:
+    chosen = choose_questions(NAMED, 48, seed=0)
+    for task in ("colour", "shape", "count"):
+        cells = Counter((q.question, q.answer) for _, q in chosen[task])
+        best: Counter[str] = Counter()
+        for (wording, _), count in cells.items():
+            best[wording] = max(best[wording], count)
+        assert best.total() / cells.total() <= 1 / len(chosen[task][0][1].candidates) + 0.05, task
+
+
 def test_the_evaluation_reads_the_files(tmp_path: Path) -> None:
     chosen = choose_questions(NAMED, 8, seed=0)
     write_questions(tmp_path, chosen)
