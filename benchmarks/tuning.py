@@ -6,7 +6,8 @@ Clips are curated, captioned and made into a mixture by the real stages with the
 `nano-base` is fine-tuned on it. Then it is fine-tuned once more on the same samples with captions dealt to
 the wrong clips, so that everything but what the captions say of their clip is the same. All answer the same
 held-out questions (combinations never seen in training) under MVBench's protocol, and again without seeing
-the clip. Intervals are 95 % bootstrap intervals over questions, paired where models are compared.
+the clip. Intervals are 95 % bootstrap intervals over clips with all their questions, paired where models are
+compared.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from share4video.config import Config, EngineSpec, RunConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import load_manifest
 from share4video.evaluation.bootstrap import mean_interval, paired_difference
-from share4video.evaluation.results import CONTROL, RESULTS, Results, read_results
+from share4video.evaluation.results import CONTROL, RESULTS, Answer, Results, read_results
 from share4video.stages.chain import Chain
 from share4video.stages.contract import StageResult
 from share4video.store import LocalStore
@@ -151,21 +152,25 @@ def _judged(found: Mapping[str, Results]) -> dict[str, Any]:
     return judged | {"tasks": seen.by_task(), "tasks_text_only": unseen.by_task()}
 
 
-def _right(results: Results, group: str) -> dict[str, bool]:
-    return {answer.question_id: answer.right for answer in results.answers if answer.group == group}
+def _asked(results: Results, group: str) -> list[Answer]:
+    return [answer for answer in results.answers if answer.group == group]
 
 
 def _accuracy(results: Results, group: str) -> dict[str, Any]:
-    return mean_interval(list(_right(results, group).values())).model_dump(mode="json")
+    asked = _asked(results, group)
+    clips = [answer.video for answer in asked]
+    return mean_interval([answer.right for answer in asked], clusters=clips).model_dump(mode="json")
 
 
 def _difference(one: Results, other: Results) -> dict[str, Any]:
     differences = {}
     for group in GROUPS:
-        left, right = _right(one, group), _right(other, group)
-        both = sorted(left.keys() & right.keys())
-        pairs = [left[key] for key in both], [right[key] for key in both]
-        differences[group] = paired_difference(*pairs).model_dump(mode="json")
+        others = other.right_by_id()
+        both = [answer for answer in _asked(one, group) if answer.question_id in others]
+        left = [answer.right for answer in both]
+        right = [others[answer.question_id] for answer in both]
+        clips = [answer.video for answer in both]
+        differences[group] = paired_difference(left, right, clusters=clips).model_dump(mode="json")
     return differences
 
 

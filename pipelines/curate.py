@@ -45,8 +45,6 @@ def curate(
     Here and in every pipeline, outputs are ``stage/key@hash`` and a config is the JSON of its stage's model.
     """
     found = place(probe(source=source, config=probe_config, store=store), "probe")
-    # The source is a folder whose content is not in KFP's cache key; the stage hashes it and reuses its own.
-    found.set_caching_options(enable_caching=False)
     clips = found.outputs["Output"]
     captioned = place(
         brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store), "brief"

@@ -73,7 +73,7 @@ def flywheel(
         evaluate_config=evaluate_config,
         gate_config=gate_config,
     )
-    page = place(
+    place(
         report(
             probe=curated.outputs["probed"],
             brief=curated.outputs["brief_captions"],
@@ -91,5 +91,4 @@ def flywheel(
         ),
         "report",
     )
-    page.set_caching_options(enable_caching=False)
     return released.outputs["decision"]

@@ -1,10 +1,10 @@
-"""release: evaluate base and candidate -> register, gate, promote."""
+"""release: evaluate base, candidate and champion -> register, gate, promote."""
 
 from typing import NamedTuple
 
 from kfp import dsl
 
-from components.evaluate.component import evaluate
+from components.evaluate.component import evaluate, evaluate_champion
 from components.release.component import release as decide
 from pipelines.resources import place
 
@@ -22,27 +22,28 @@ def release(
     evaluate_config: str = "{}",
     gate_config: str = "{}",
 ) -> ReleasedOutputs:
-    """Release the checkpoint ``trained`` where it beats the champion; returns the decision's stage output.
-
-    The questions and their clips are folders whose content is not in KFP's cache key, and the last step
-    moves an alias: nothing here is taken from KFP's cache. The stages reuse what they have published.
-    """
+    """Release the checkpoint ``trained`` where it beats the champion; returns the decision's stage output."""
     asked = {"questions": questions, "clips": question_clips, "config": evaluate_config, "store": store}
     base = place(evaluate(role="base", model=base_model, **asked), "evaluate")
     candidate = place(evaluate(role="candidate", model=trained, **asked), "evaluate")
+    champion = place(
+        evaluate_champion(
+            name=registered_model, trained=trained, candidate=candidate.outputs["Output"], **asked
+        ),
+        "evaluate-champion",
+    )
     decision = place(
         decide(
             model=trained,
             base=base.outputs["Output"],
             candidate=candidate.outputs["Output"],
+            champion=champion.outputs["Output"],
             name=registered_model,
             config=gate_config,
             store=store,
         ),
         "release",
     )
-    for task in (base, candidate, decision):
-        task.set_caching_options(enable_caching=False)
     return ReleasedOutputs(
         base=base.outputs["Output"],
         candidate=candidate.outputs["Output"],

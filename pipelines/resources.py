@@ -43,14 +43,14 @@ class TaskResources(BaseModel):
 
 @cache
 def load_resources(path: Path = RESOURCES_FILE) -> dict[str, TaskResources]:
-    """Read the file: every named stage with its resources, and ``default``.
+    """Read the file: every stage with its resources.
 
     Raises:
         pydantic.ValidationError: an entry has an unknown key or a wrong value.
     """
     tree: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     default, spot = tree["default"], tree["spot"]
-    found = {"default": TaskResources.model_validate(default)}
+    found = {}
     for stage, own in tree["stages"].items():
         entry = {**default, **own}
         if entry.get("spot"):
@@ -61,14 +61,17 @@ def load_resources(path: Path = RESOURCES_FILE) -> dict[str, TaskResources]:
 
 
 def place(task: Any, stage: str) -> Any:
-    """Give a KFP task its resources, node pool, retries and deadline; return the task.
+    """Give a KFP task its resources, node pool, retries and deadline, and no caching by KFP; return the task.
 
-    The local runner ignores all of it (retries excepted: see `pipelines.build.local`).
+    KFP's cache compares arguments, and many of them name what moves while the name stays: a folder of videos,
+    ``models:/NAME@champion``. A stage finds its own output by content instead. The local runner ignores all
+    but the retries (see `pipelines.local_child`).
     """
     from kfp import kubernetes
 
     asked = load_resources().get(stage)
     assert asked is not None, f"resources.yaml does not name the stage {stage!r}"
+    task.set_caching_options(enable_caching=False)
     task.set_cpu_request(asked.cpu).set_cpu_limit(asked.cpu)
     task.set_memory_request(asked.memory).set_memory_limit(asked.memory)
     if asked.gpu:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import fetch_files
@@ -32,7 +32,8 @@ MODEL_SCHEME = "models:/"
 CHAMPION = "champion"
 CHECKPOINT_FOLDER = "checkpoint"  # below the prefix of the stage that made it
 _TAG = "share4video."
-_URI = re.compile(r"models:/([^/@]+)(?:@([\w.-]+)|/(\d+))")
+_URI = re.compile(r"models:/([^/@]+)(?:@([\w.-]+)|/(\d{1,99}))")
+_MAX_VERSION = 2**31 - 1  # databases hold no greater number
 _STORE_VARIABLE, _DEFAULT_STORE = "SHARE4VIDEO_STORE", "store"  # as on the command line
 _SQLITE = "sqlite:///"
 # A server that dies half way is reported within seconds; MLflow's own defaults go on trying for minutes.
@@ -129,9 +130,11 @@ class ModelRegistry:
 
     def version(self, number: int) -> RegisteredModel | None:
         """Return a version by its number, None where there is none."""
-        from mlflow.exceptions import MlflowException
-
+        if number > _MAX_VERSION:
+            return None
         with self._speaking():
+            from mlflow.exceptions import MlflowException
+
             try:
                 return self._read(self._client.get_model_version(self.name, str(number)))
             except MlflowException as error:
@@ -142,14 +145,13 @@ class ModelRegistry:
     def register(self, store: Store, checkpoint: StageRef) -> RegisteredModel:
         """Return the version that stands for ``checkpoint``, making it where there is none.
 
-        A new version is linked to the MLflow run that trained it, where this server has it; of one that was
-        there, the tags that say where its checkpoint lies are brought up to date.
+        A new version is linked to the MLflow run that trained it, where this server has it. One that was
+        there keeps saying where its checkpoint lies as long as this store has it there: the same content may
+        be published under several keys.
 
         Raises:
             UserError: the registry does not answer or refuses.
         """
-        from mlflow.exceptions import MlflowException
-
         folder = store.url(f"{checkpoint.prefix}/{CHECKPOINT_FOLDER}")
         tags = {
             "content_hash": checkpoint.content_hash,
@@ -157,17 +159,18 @@ class ModelRegistry:
             "checkpoint_uri": folder,
             "store": store_root(store),
         }
+        known = self._find(checkpoint.content_hash)
+        if known is not None:
+            there = known.store == tags["store"] and store.exists(f"{known.checkpoint.prefix}/manifest.json")
+            return known if there else self.record(known, tags)
         with self._speaking():
+            from mlflow.exceptions import MlflowException
+
             try:
                 self._client.create_registered_model(self.name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            wanted = f"name = '{self.name}' and tags.`{_TAG}content_hash` = '{checkpoint.content_hash}'"
-            found = self._client.search_model_versions(wanted)
-            if found:
-                first = min(found, key=lambda version: int(version.version))
-                return self.record(self._read(first), tags)
             source = folder
             if self._remote and isinstance(store, LocalStore):
                 source = f"{_IN_THE_STORE}{checkpoint.prefix}/{CHECKPOINT_FOLDER}"
@@ -185,8 +188,9 @@ class ModelRegistry:
         """Write evidence as tags of a version, over what was there under the same names."""
         with self._speaking():
             for key, value in evidence.items():
-                if model.tags.get(key) != value:
-                    self._client.set_model_version_tag(self.name, str(model.version), _TAG + key, value)
+                name = tracking.allowed_name(_TAG + key)
+                if model.tags.get(name.removeprefix(_TAG)) != value:
+                    self._client.set_model_version_tag(self.name, str(model.version), name, value)
             if description is not None:
                 self._client.update_model_version(self.name, str(model.version), description)
             return self._read(self._client.get_model_version(self.name, str(model.version)))
@@ -195,6 +199,13 @@ class ModelRegistry:
         """Point the alias ``champion`` at a version."""
         with self._speaking():
             self._client.set_registered_model_alias(self.name, CHAMPION, str(model.version))
+
+    def _find(self, content_hash: str) -> RegisteredModel | None:
+        """Return the first version of this content, None where there is none."""
+        with self._speaking():
+            wanted = f"name = '{self.name}' and tags.`{_TAG}content_hash` = '{content_hash}'"
+            found = self._client.search_model_versions(wanted)
+            return self._read(min(found, key=lambda version: int(version.version))) if found else None
 
     def _run_of(self, checkpoint: StageRef) -> str | None:
         """Return the id of the run that trained ``checkpoint``, None where it was tracked elsewhere."""
@@ -226,22 +237,9 @@ class ModelRegistry:
             self.name, int(version.version), StageRef.parse(tags["checkpoint"]), tags["store"], tags
         )
 
-    @contextmanager
-    def _speaking(self) -> Iterator[None]:
-        """Turn a server that is down or refuses this client into a sentence; other errors pass."""
-        from mlflow.exceptions import MlflowException, RestException
-
-        try:
-            yield
-        except MlflowException as error:
-            refused = error.error_code in ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAUTHORIZED")
-            if not refused and (isinstance(error, RestException) or not self._remote):
-                raise
-            raise UserError(
-                f"the MLflow server {'refuses this client' if refused else 'does not answer'}",
-                where=self.tracking_uri,
-                fix=_remedy(error, refused=refused),
-            ) from error
+    def _speaking(self) -> AbstractContextManager[None]:
+        """Turn what MLflow raises into a sentence; the client is made inside as well."""
+        return tracking.speaking(self.tracking_uri)
 
 
 def resolve(uri: str, store: Store | None = None) -> RegisteredModel:
@@ -309,11 +307,3 @@ def fetch_checkpoint(store: Store, ref: StageRef) -> Path:
             "the output holds no checkpoint", where=str(ref), fix="name the output of a train stage"
         )
     return target / CHECKPOINT_FOLDER
-
-
-def _remedy(error: Any, *, refused: bool) -> str:
-    if refused:
-        return (
-            f"check MLFLOW_TRACKING_USERNAME and the server's allowed hosts ({str(error)[:200].rstrip('.')})"
-        )
-    return "start it, or set MLFLOW_TRACKING_URI to one that runs"

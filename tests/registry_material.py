@@ -12,10 +12,19 @@ from share4video.dataset.shards import ShardSet
 from share4video.evaluation.results import PROTOCOL, RESULTS, Answer, Results
 from share4video.store import Store
 
+# Addresses at which MLflow fails in one way each.
+UNUSABLE = (
+    "file:///nowhere/mlruns",
+    "postgresql+nodriver://me:secret@127.0.0.1/mlflow",
+    "postgresql://me:secret@127.0.0.1:port/mlflow",
+    "foo://bar",
+    "sqlite:mlflow.db",
+)
 
-def publish_checkpoint(store: Store, weights: str) -> StageRef:
-    """Publish what the train stage would; ``weights`` makes its content."""
-    output = ShardSet(store, "train", "1", inputs=[f"mixture of {weights}"], config=TrainConfig())
+
+def publish_checkpoint(store: Store, weights: str, config: TrainConfig | None = None) -> StageRef:
+    """Publish what the train stage would; ``weights`` makes its content, the configuration its key."""
+    output = ShardSet(store, "train", "1", inputs=[f"mixture of {weights}"], config=config or TrainConfig())
     output.attach("checkpoint/config.json", b"{}")
     output.attach("checkpoint/model.safetensors", weights.encode())
     output.commit(0, {}, {"rows_in": 0, "rows_out": 0})
@@ -30,6 +39,7 @@ def publish_evaluation(
         Answer(
             question_id=f"{task}-{i:04d}",
             task=task,
+            video=f"{task}-{i:04d}.mp4",
             group=None,
             options=2,
             text="(A)",
@@ -50,7 +60,7 @@ def publish_evaluation(
         answers=answers,
     )
     output = ShardSet(
-        store, "evaluate", "1", inputs=[questions], config=EvaluateConfig(), identity={"model": str(model)}
+        store, "evaluate", "2", inputs=[questions], config=EvaluateConfig(), identity={"model": str(model)}
     )
     output.attach(RESULTS, results.model_dump_json().encode())
     output.commit(0, {}, {"rows_in": len(answers), "rows_out": len(answers)})

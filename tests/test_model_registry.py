@@ -13,12 +13,21 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from share4video.cli.main import app
+from share4video.config import TrainConfig
 from share4video.errors import UserError
 from share4video.model_registry import ModelRegistry, fetch_checkpoint, resolve, store_root
 from share4video.store import LocalStore, Store
 from share4video.training import tracking
-from tests.registry_material import make_database, place_database, publish_checkpoint, publish_evaluation
+from tests.registry_material import (
+    UNUSABLE,
+    make_database,
+    place_database,
+    publish_checkpoint,
+    publish_evaluation,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +74,19 @@ def test_the_same_checkpoint_is_one_version(registry: ModelRegistry, store: Loca
     assert (first.version, second.version, again.version) == (1, 2, 1)
 
 
+def test_the_same_weights_under_another_key_stay_where_they_were(
+    registry: ModelRegistry, store: LocalStore
+) -> None:
+    first = publish_checkpoint(store, "one")
+    again = publish_checkpoint(store, "one", TrainConfig(log_every_steps=7))
+    assert (again.content_hash, again.key == first.key) == (first.content_hash, False)
+    registry.register(store, first)
+    assert registry.register(store, again).checkpoint == first
+    store.delete(f"{first.prefix}/manifest.json")
+    model = registry.register(store, again)
+    assert (model.version, model.checkpoint) == (1, again)
+
+
 def test_a_moved_store_is_found_again(registry: ModelRegistry, store: LocalStore, tmp_path: Path) -> None:
     registry.register(store, publish_checkpoint(store, "one"))
     moved = LocalStore(tmp_path / "moved")
@@ -89,6 +111,17 @@ def test_evidence_is_kept_and_replaced(registry: ModelRegistry, store: LocalStor
     assert model.tags["metric.accuracy"] == "0.6"
     assert model.evaluation("abc") == evaluation
     assert model.evaluation("other") is None
+
+
+def test_evidence_may_have_any_name(registry: ModelRegistry, store: LocalStore) -> None:
+    model = registry.register(store, publish_checkpoint(store, "one"))
+    long = "x" * 300
+    evidence = {"metric.order (1)": "0.5", "metric.größe[a:b]": "0.6", long: "0.7"}
+    for _ in range(2):
+        model = registry.record(model, evidence)
+    assert model.tags["metric.order _1_"] == "0.5"
+    assert model.tags["metric.größe_a_b_"] == "0.6"
+    assert [value for name, value in model.tags.items() if long.startswith(name)] == ["0.7"]
 
 
 def test_a_version_is_linked_to_the_run_that_trained_it(registry: ModelRegistry, store: LocalStore) -> None:
@@ -134,7 +167,9 @@ def test_addresses_resolve(
     assert resolve("models:/chat@champion") == model
 
 
-@pytest.mark.parametrize("uri", ["models:/chat@best", "models:/chat/7", "models:/other@champion"])
+@pytest.mark.parametrize(
+    "uri", ["models:/chat@best", "models:/chat/7", f"models:/chat/{10**20}", "models:/other@champion"]
+)
 def test_what_the_registry_does_not_know_is_named(
     registry: ModelRegistry, store: LocalStore, uri: str
 ) -> None:
@@ -154,6 +189,41 @@ def test_no_registry_is_made_by_looking(store: LocalStore) -> None:
     with pytest.raises(UserError, match="no model is registered yet"):
         resolve("models:/chat@champion", store)
     assert not (store.root / "mlflow" / "mlflow.db").exists()
+
+
+# ------------------------------------------------------------------ what MLflow cannot use
+
+
+@pytest.mark.parametrize("address", UNUSABLE)
+def test_an_address_mlflow_cannot_use_is_one_sentence(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError, match="MLflow cannot be used") as caught:
+        resolve("models:/chat@champion", store)
+    assert "secret" not in caught.value.sentence()
+    registry = ModelRegistry("chat", tracking.configure(str(store.root)))
+    with pytest.raises(UserError, match="MLflow cannot be used"):
+        registry.register(store, publish_checkpoint(store, "one"))
+
+
+def test_a_damaged_database_is_one_sentence(store: LocalStore) -> None:
+    database = store.root / "mlflow" / "mlflow.db"
+    database.parent.mkdir()
+    database.write_bytes(b"no database " * 1000)
+    for uri in ("models:/chat@champion", "models:/chat/1"):
+        with pytest.raises(UserError, match="file is not a database") as caught:
+            resolve(uri, store)
+        assert caught.value.where == f"sqlite:///{database}"
+
+
+def test_the_front_door_says_it_and_exits_with_2(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    asked = ["--questions", "q", "--question-clips", "c", "--store", str(store.root)]
+    done = CliRunner().invoke(app, ["evaluate", "models:/chat@champion", *asked])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith("share4video: MLflow cannot be used: ")
+    assert "Traceback" not in done.stderr
 
 
 # ------------------------------------------------------------------ checkpoints

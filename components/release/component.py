@@ -10,6 +10,7 @@ def release(
     model: str,
     base: str,
     candidate: str,
+    champion: str,
     name: str,
     config: str,
     store: str,
@@ -17,7 +18,10 @@ def release(
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Register ``model`` under ``name`` with its evidence; returns the decision as ``stage/key@hash``."""
+    """Register ``model`` under ``name`` with its evidence; returns the decision as ``stage/key@hash``.
+
+    ``champion`` is the evaluation of the model it would replace, empty where there is none.
+    """
     from share4video.config import GateConfig
     from share4video.dataset.manifest import StageRef
     from share4video.stages.release import ReleaseInputs, run_stage
@@ -28,6 +32,7 @@ def release(
             model=StageRef.parse(model),
             base=StageRef.parse(base),
             candidate=StageRef.parse(candidate),
+            champion=StageRef.parse(champion) if champion else None,
             name=name,
         )
         result = run_stage(inputs, parse_stage_config(GateConfig, config), task.store)

@@ -128,7 +128,7 @@ def submit(
             "a cluster cannot reach this store", where=store, fix="give --store s3://BUCKET/PREFIX"
         )
     for place in (source, questions, question_clips):
-        if place and not place.startswith("/"):
+        if place and not place.startswith("/") and "://" not in place:
             raise UserError(
                 "a cluster does not see this folder",
                 where=place,

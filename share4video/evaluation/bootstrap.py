@@ -1,7 +1,8 @@
 """Percentile bootstrap intervals, seeded, so that equal inputs give equal numbers.
 
 An interval says how far a mean would move if other items of the same kind had been drawn. Differences between
-two models are *paired*: both answered the same items, so an item's difficulty cancels out.
+two models are *paired*: both answered the same items, so an item's difficulty cancels out. Items that share
+something (questions about one clip) are right or wrong together: they form a *cluster*, which is drawn whole.
 """
 
 from __future__ import annotations
@@ -30,17 +31,29 @@ class Interval(BaseModel):
 
 
 def mean_interval(
-    values: ArrayLike, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
+    values: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    samples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
-    """Return the mean of ``values`` (n,) and its interval over resampled items.
+    """Return the mean of ``values`` (n,) and its interval over resampled clusters.
+
+    Args:
+        clusters: (n,) the name of each item's cluster; without it every item is a cluster of its own.
 
     Raises:
-        ValueError: there is no value, or the settings are out of range.
+        ValueError: there is no value, the lengths differ, or the settings are out of range.
     """
-    column = np.asarray(values, dtype=np.float64).reshape(-1, 1)
-    size = len(column)
+    column = np.asarray(values, dtype=np.float64).reshape(-1)
+    names = np.arange(len(column)) if clusters is None else np.asarray(clusters).reshape(-1)
+    if len(names) != len(column):
+        raise ValueError(f"every value needs its cluster, got {len(column)} values and {len(names)} clusters")
+    _, index = np.unique(names, return_inverse=True)
+    rows = np.stack([np.bincount(index, column), np.bincount(index)], axis=1)
     return sum_interval(
-        column, lambda sums: sums[:, 0] / size, samples=samples, confidence=confidence, seed=seed
+        rows, lambda sums: sums[:, 0] / sums[:, 1], samples=samples, confidence=confidence, seed=seed
     )
 
 
@@ -48,6 +61,7 @@ def paired_difference(
     candidate: ArrayLike,
     reference: ArrayLike,
     *,
+    clusters: ArrayLike | None = None,
     samples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -57,6 +71,7 @@ def paired_difference(
     Args:
         candidate: (n,) scores, or 0 and 1 for wrong and right.
         reference: (n,) scores of the other model on the same items.
+        clusters: (n,) the name of each item's cluster, as `mean_interval` takes them.
 
     Raises:
         ValueError: the lengths differ, or there is no item.
@@ -65,7 +80,7 @@ def paired_difference(
     right = np.asarray(reference, dtype=np.float64)
     if left.shape != right.shape:
         raise ValueError(f"paired scores must be of one shape, got {left.shape} and {right.shape}")
-    return mean_interval(left - right, samples=samples, confidence=confidence, seed=seed)
+    return mean_interval(left - right, clusters=clusters, samples=samples, confidence=confidence, seed=seed)
 
 
 def sum_interval(
@@ -79,7 +94,7 @@ def sum_interval(
     """Return the interval of a statistic that depends on column sums, such as micro-F1 over clips.
 
     Args:
-        rows: (n, k), one row per item that is drawn (a clip, a question).
+        rows: (n, k), one row per item or cluster that is drawn, such as a clip.
         statistic: maps sums (m, k) to values (m,); it is called on the resampled sums and on the true one.
         samples: bootstrap samples drawn.
         confidence: mass between the bounds, for instance 0.95.

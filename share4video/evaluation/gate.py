@@ -2,10 +2,13 @@
 
 The rule: over all questions, the lower bound of the paired bootstrap interval of (candidate - reference) must
 be above zero; a single task refuses only where even its upper bound is below minus the tolerance, which a
-task of few questions cannot do by chance alone.
+task about few clips cannot do by chance alone. Clips are resampled with all their questions, because what a
+model makes of a clip decides several of its answers at once.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from share4video.config import GateConfig
 from share4video.errors import UserError
 from share4video.evaluation.bootstrap import Interval, paired_difference
-from share4video.evaluation.results import Results
+from share4video.evaluation.results import Answer, Results
 
 
 class Comparison(BaseModel):
@@ -57,12 +60,12 @@ def decide(candidate: Results, reference: Results, config: GateConfig) -> GateDe
             them is a text-only control.
     """
     _check_comparable(candidate, reference)
-    ours, theirs = candidate.right_by_id(), reference.right_by_id()
-    tasks: dict[str, list[str]] = {}
+    theirs = reference.right_by_id()
+    tasks: dict[str, list[Answer]] = {}
     for answer in sorted(candidate.answers, key=lambda answer: answer.question_id):
         if answer.question_id in theirs:
-            tasks.setdefault(answer.task, []).append(answer.question_id)
-    everything = [question_id for ids in tasks.values() for question_id in ids]
+            tasks.setdefault(answer.task, []).append(answer)
+    everything = [answer for answers in tasks.values() for answer in answers]
     if not everything:
         raise UserError(
             "no question was answered by both models",
@@ -70,14 +73,22 @@ def decide(candidate: Results, reference: Results, config: GateConfig) -> GateDe
             fix="evaluate both on the same questions",
         )
 
-    def compare(ids: list[str]) -> Comparison:
-        left = np.array([ours[i] for i in ids], dtype=np.float64)
-        right = np.array([theirs[i] for i in ids], dtype=np.float64)
+    def compare(answers: list[Answer]) -> Comparison:
+        left = np.array([answer.right for answer in answers], dtype=np.float64)
+        right = np.array([theirs[answer.question_id] for answer in answers], dtype=np.float64)
+        clips = [answer.video for answer in answers]
         difference = paired_difference(
-            left, right, samples=config.bootstrap_samples, confidence=config.confidence, seed=config.seed
+            left,
+            right,
+            clusters=clips,
+            samples=config.bootstrap_samples,
+            confidence=config.confidence,
+            seed=config.seed,
         )
+        if len(set(clips)) < _fewest_clips(config.confidence):
+            difference = difference.model_copy(update={"low": -1.0, "high": 1.0})
         return Comparison(
-            questions=len(ids),
+            questions=len(answers),
             candidate=float(left.mean()),
             reference=float(right.mean()),
             difference=difference,
@@ -94,6 +105,11 @@ def decide(candidate: Results, reference: Results, config: GateConfig) -> GateDe
         tasks=by_task,
         reasons=tuple(refusals) or (_praise(overall, config),),
     )
+
+
+def _fewest_clips(confidence: float) -> int:
+    """Return how many clips an interval needs: fewer may all favour one of two equal models by chance."""
+    return math.ceil(math.log2(2 / (1 - confidence)))
 
 
 def _check_comparable(candidate: Results, reference: Results) -> None:

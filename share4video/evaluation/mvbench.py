@@ -198,6 +198,7 @@ class Session:
         return Answer(
             question_id=question.id,
             task=question.task,
+            video=question.video,
             group=self.groups.get(question.task),
             options=len(question.candidates),
             text=reply,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from share4video.dataset.manifest import StageRef, canonical_json
 from share4video.dataset.shards import read_file
@@ -16,7 +16,7 @@ from share4video.store import Store
 
 PROTOCOL = "mvbench-grid-1"  # prompts, frame rule and answer rule; answers of two protocols do not compare
 RESULTS, CONTROL = "results.json", "control.json"  # the files an evaluation publishes
-
+_FORMAT = 2  # of those files; what is on record in an older one is not read again
 
 _BENCHMARK_DIGITS = 16
 
@@ -27,6 +27,7 @@ class Answer(BaseModel):
     """What the model said to a question.
 
     Attributes:
+        video: as the question names it; answers about one video are no independent evidence.
         group: ``static`` or ``temporal`` for the synthetic tasks, else None.
         options: how many candidates there were.
         text: the reply with the pre-filled bracket in front, as it was parsed.
@@ -36,6 +37,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     question_id: str
     task: str
+    video: str
     group: str | None
     options: int
     text: str
@@ -77,7 +79,7 @@ class Results(BaseModel):
     @property
     def benchmark(self) -> str:
         """Name what was asked: results of one benchmark compare question by question."""
-        asked = [self.protocol, self.questions, self.clips, self.frames]
+        asked = [_FORMAT, self.protocol, self.questions, self.clips, self.frames]
         return hashlib.sha256(canonical_json(asked)).hexdigest()[:_BENCHMARK_DIGITS]
 
     @property
@@ -120,7 +122,7 @@ def read_results(store: Store, ref: StageRef, name: str = RESULTS) -> Results:
     """Return what an evaluation published.
 
     Raises:
-        UserError: it is missing, changed or damaged, or the output is no evaluation.
+        UserError: it is missing, changed or damaged, of another version, or the output is no evaluation.
     """
     try:
         return Results.model_validate_json(read_file(store, ref, name))
@@ -128,6 +130,10 @@ def read_results(store: Store, ref: StageRef, name: str = RESULTS) -> Results:
         raise UserError(
             f"the output holds no {name}", where=str(ref), fix="name an output of evaluate"
         ) from None
+    except ValidationError as error:
+        raise UserError(
+            f"{name} was written by another version", where=str(ref), fix="evaluate the model again"
+        ) from error
 
 
 def _accuracy(answers: Iterable[Answer]) -> float:

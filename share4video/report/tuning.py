@@ -115,7 +115,9 @@ def _kinds(answers: Sequence[Answer]) -> list[tuple[str, int, frozenset[str]]]:
 
 
 def _accuracy(answers: Sequence[Answer], tasks: frozenset[str]) -> Accuracy | None:
-    right = [answer.right for answer in answers if answer.task in tasks]
-    if not right:
+    asked = [answer for answer in answers if answer.task in tasks]
+    if not asked:
         return None
-    return Accuracy(len(right), sum(right), mean_interval([float(value) for value in right]))
+    right = [float(answer.right) for answer in asked]
+    interval = mean_interval(right, clusters=[answer.video for answer in asked])
+    return Accuracy(len(right), round(sum(right)), interval)

@@ -23,7 +23,7 @@ DEFAULT_MODEL_NAME = "share4video-chat"
 CURATE_STAGES = ("probe", "brief", "dedup", "keyframes")
 CAPTION_STAGES = ("caption", "dataset")
 TRAIN_STAGES = ("mixture", "train")
-RELEASE_STAGES = ("evaluate-base", "evaluate-candidate", "release")
+RELEASE_STAGES = ("evaluate-base", "evaluate-candidate", "evaluate-champion", "release")
 
 I_contra = TypeVar("I_contra", contravariant=True)
 C_contra = TypeVar("C_contra", bound=Config, contravariant=True)
@@ -112,17 +112,39 @@ class Chain:
     def release(
         self, trained: StageRef, questions: str, question_clips: str, name: str = DEFAULT_MODEL_NAME
     ) -> ReleaseResult:
-        """Evaluate the base and the trained model, register it, and promote it if the gate passes."""
+        """Evaluate the base and the trained model, register it, and promote it if the gate passes.
+
+        The champion, where there is one, is evaluated as well, unless its answers are on record.
+
+        Raises:
+            UserError: for what the user can mend.
+        """
         from share4video.stages import release
 
         base = self.evaluate(self.config.train.base_model, questions, question_clips, role="base")
         candidate = self.evaluate(str(trained), questions, question_clips, role="candidate")
-        inputs = release.ReleaseInputs(model=trained, base=base, candidate=candidate, name=name)
+        champion = self._champion(trained, candidate, questions, question_clips, name)
+        inputs = release.ReleaseInputs(trained, candidate, base, champion, name)
         with stage_task("release", self.store, emit=self.emit) as task:
             result = release.run_stage(inputs, self.config.gate, self.store)
             details = {"outcome": result.outcome, "model": result.model_uri, "decision": result.sentence()}
             task.finish(result, details=details)
         return result
+
+    def _champion(
+        self, trained: StageRef, candidate: StageRef, questions: str, clips: str, name: str
+    ) -> StageRef | None:
+        """Return the champion's evaluation; None where there is no other champion than ``trained``."""
+        from share4video.stages import champion
+
+        inputs = champion.ChampionInputs(name, trained, candidate, questions, clips)
+        with stage_task("evaluate-champion", self.store, emit=self.emit) as task:
+            result = champion.run_stage(inputs, self.config.evaluate, self.store, progress=task.progress)
+            if result is None:
+                task.done(champion.NONE)
+                return None
+            task.finish(result)
+        return result.ref
 
     def _run(
         self, name: str, run: _RunStage[I_contra, C_contra], inputs: I_contra, settings: C_contra

@@ -34,7 +34,7 @@ from share4video.stages.contract import StageResult
 from share4video.store import Store
 from share4video.synthetic.questions import TASK_GROUPS
 
-STAGE, VERSION = "evaluate", "1"
+STAGE, VERSION = "evaluate", "2"
 QUESTIONS_PER_SHARD = 64
 
 Progress = Callable[[str, int, int], None]
@@ -48,11 +48,13 @@ class EvaluateInputs:
         model: a checkpoint a stage published, or an engine (a local folder, ``builtin:<name>``, an endpoint).
         questions: a folder of MVBench task files, or one such file.
         clips: the folder below which the questions' videos are.
+        shelf: the store that holds a published checkpoint, where it is not the one the answers go to.
     """
 
     model: StageRef | EngineSpec
     questions: str
     clips: str
+    shelf: Store | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _ask(
         if progress is not None:
             progress(label, done, total)
 
-    spec = _engine(inputs.model, store)
+    spec = _engine(inputs.model, inputs.shelf or store)
     computed = 0
     with engine.connect(spec) as endpoint:
         session = Session(
@@ -240,11 +242,10 @@ def _inspector(spec: EngineSpec) -> Inspect | None:
 
 
 def _clips_hash(questions: Sequence[Question], spans: Mapping[str, Span]) -> str:
-    """Hash the names and bytes of the videos that are asked about."""
-    paths = {question.video: spans[question.id].path for question in questions}
+    """Hash the names and bytes of the videos that are asked about; two tasks' videos may share a name."""
     total = hashlib.sha256()
-    for video in sorted(paths):
-        files = sorted(paths[video].glob("*.jpg")) if paths[video].is_dir() else [paths[video]]
+    for video, path in sorted({(question.video, spans[question.id].path) for question in questions}):
+        files = sorted(path.glob("*.jpg")) if path.is_dir() else [path]
         for file in files:
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,8 @@
 """Register a trained model, decide whether it may replace the one in service, and promote it if it may.
 
 The order makes a kill at any point harmless: the version is registered (found again by content), the decision
-is published, written on the version, and only then does the alias move.
+is published, written on the version, and only then does the alias move. Releases of one model take turns: a
+candidate replaces no champion but the one it was compared with.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ from share4video.dataset.shards import ShardSet
 from share4video.errors import UserError
 from share4video.evaluation.gate import GateDecision, decide
 from share4video.evaluation.results import Results, read_results
-from share4video.model_registry import ModelRegistry, RegisteredModel, store_root
+from share4video.model_registry import (
+    CHAMPION,
+    MODEL_SCHEME,
+    ModelRegistry,
+    RegisteredModel,
+    store_root,
+)
 from share4video.stages.contract import StageResult
 from share4video.store import Store
 from share4video.training import tracking
 
-STAGE, VERSION = "release", "1"
+STAGE, VERSION = "release", "2"
 DECISION = "decision.json"
+_AGAIN = "run the release again, which evaluates the champion first"
 
 Outcome = Literal["promoted", "refused", "unchanged"]
 
@@ -34,7 +42,8 @@ class ReleaseInputs:
         model: output of the train stage.
         candidate: its evaluation.
         base: evaluation of the model it was tuned from, which a first candidate must beat.
-        champion: evaluation of the current champion on the same questions; None takes the one on record.
+        champion: evaluation of the current champion on the same questions, as `share4video.stages.champion`
+            returns it; None takes the one on record.
         name: of the registered model.
     """
 
@@ -74,11 +83,23 @@ def run_stage(inputs: ReleaseInputs, config: GateConfig, store: Store) -> Releas
 
     Raises:
         UserError: an input is missing or about another model, the champion has no evaluation on these
-            questions, or the registry does not answer.
+            questions, another model became champion meanwhile, or the registry does not answer.
     """
     candidate = read_results(store, inputs.candidate)
-    _check_about(candidate, inputs.model, "the candidate's evaluation")
+    _check_about(candidate, inputs.model, "the candidate's evaluation", fix="evaluate the model itself")
     registry = ModelRegistry(inputs.name, tracking.configure(store_root(store)))
+    with store.lock(lock_key(inputs.name)):
+        return _settle(inputs, config, store, registry, candidate)
+
+
+def lock_key(name: str) -> str:
+    """Return the lock of a registered model: who holds it may move the alias."""
+    return f"locks/champion-{name}"
+
+
+def _settle(
+    inputs: ReleaseInputs, config: GateConfig, store: Store, registry: ModelRegistry, candidate: Results
+) -> ReleaseResult:
     champion = registry.champion()
     same = champion is not None and champion.checkpoint.content_hash == inputs.model.content_hash
     if champion is not None and same and champion.release is not None:
@@ -90,7 +111,7 @@ def run_stage(inputs: ReleaseInputs, config: GateConfig, store: Store) -> Releas
     )
     reference = read_results(store, reference_ref)
     if champion is not None and not same:
-        _check_about(reference, champion.checkpoint, "the champion's evaluation")
+        _check_about(reference, champion.checkpoint, "the champion's evaluation", fix=_AGAIN)
     model = registry.register(store, inputs.model)
     decision = decide(candidate, reference, config)
     output, computed = _publish(inputs, config, store, reference_ref, decision)
@@ -99,27 +120,32 @@ def run_stage(inputs: ReleaseInputs, config: GateConfig, store: Store) -> Releas
     if same:
         return _result(model, output, decision, "unchanged", computed=computed)
     if decision.passed:
+        _check_unmoved(registry, champion)
         registry.promote(model)
     return _result(model, output, decision, "promoted" if decision.passed else "refused", computed=computed)
 
 
-def _check_about(results: Results, model: StageRef, what: str) -> None:
-    if results.model != str(model):
+def _check_about(results: Results, model: StageRef, what: str, *, fix: str) -> None:
+    """Compare contents: one checkpoint may be published under several keys."""
+    if results.model.rpartition("@")[2] != model.content_hash:
+        raise UserError(f"{what} is of another model", where=f"{results.model} instead of {model}", fix=fix)
+
+
+def _check_unmoved(registry: ModelRegistry, champion: RegisteredModel | None) -> None:
+    """Look once more: people, and releases from other stores, move the alias without our lock."""
+    now = registry.champion()
+    if (now and now.version) != (champion and champion.version):
         raise UserError(
-            f"{what} is of another model",
-            where=f"{results.model} instead of {model}",
-            fix="evaluate the model itself",
+            "the champion changed while the candidate was compared with the one before",
+            where=f"{MODEL_SCHEME}{registry.name}@{CHAMPION}",
+            fix=_AGAIN,
         )
 
 
 def _champion_evaluation(inputs: ReleaseInputs, champion: RegisteredModel, candidate: Results) -> StageRef:
     ref = inputs.champion or champion.evaluation(candidate.benchmark)
     if ref is None:
-        raise UserError(
-            "the champion was not evaluated on these questions",
-            where=champion.uri,
-            fix=f"evaluate models:/{champion.name}@champion on them and give that evaluation to the release",
-        )
+        raise UserError("the champion was not evaluated on these questions", where=champion.uri, fix=_AGAIN)
     return ref
 
 

@@ -79,10 +79,11 @@ def run_stage(
         inputs=[inputs.mixture.content_hash, revision],
         config=config.model_copy(update={"base_model": ""}),  # its content counts, not where it lies
     )
+    states = TrainingStates(store, output.key)
     earlier = output.published()
     if earlier is not None:
+        states.clear()  # a run that was killed right after it published left them
         return StageResult.from_manifest(earlier, computed_shards=0, total_shards=1)
-    states = TrainingStates(store, output.key)
     with output.writing(0) as finished:
         if finished is None:
             _train(output, inputs.mixture, base, revision, config, states, progress)
@@ -161,7 +162,9 @@ def _scratch(key: str) -> Iterator[Path]:
         host, pid, _ = left.name.split("@")
         if host == here and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)  # another process may be sweeping, too
-    folder = work_folder(STAGE, f"{here}@{os.getpid()}@{key}")
+    name = f"{here}@{os.getpid()}@{key}"
+    shutil.rmtree(work_folder(STAGE) / name, ignore_errors=True)  # process ids come again
+    folder = work_folder(STAGE, name)
     try:
         yield folder
     finally:

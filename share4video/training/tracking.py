@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ MIXTURE_TAG = "share4video.mixture"
 DATASET_TAG = "share4video.dataset_hash"
 BASE_TAG = "share4video.base_model"
 
+_SERVERS = ("http://", "https://")
+_REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAUTHORIZED")
+_ANOTHER = "set MLFLOW_TRACKING_URI to a server or a database that MLflow can use"
+_MAX_NAME = 250
 _SERVER_TIMEOUT_S = 5.0
 _SYSTEM_METRICS_INTERVAL_S = "5"
 
@@ -41,7 +46,7 @@ def configure(store_root: str | None) -> str:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_folder(store_root) / 'mlflow.db'}"
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(_SERVERS):
         check_server(uri)
     return uri
 
@@ -55,21 +60,68 @@ def connect(store_root: str | None) -> Any:
         UserError: MLflow cannot be used there.
     """
     uri = configure(store_root)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    try:
+    with speaking(uri):
+        import mlflow
+
         mlflow.set_tracking_uri(uri)
         if uri.startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
             artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / name
             mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
         mlflow.set_experiment(name)
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"MLflow cannot be used: {_first_line(error)}", where=uri, fix="check MLFLOW_TRACKING_URI"
-        ) from error
     return mlflow
+
+
+@contextmanager
+def speaking(uri: str) -> Iterator[None]:
+    """Turn what MLflow makes of an address it cannot use into a sentence.
+
+    Raises:
+        UserError: the server is down or refuses this client, or MLflow fails at ``uri`` in another way.
+    """
+    try:
+        from mlflow.exceptions import MlflowException, RestException
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise _unusable(error, uri, fix="install share4video with its extra train or serve") from error
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in _REFUSALS:
+            raise UserError(
+                "the MLflow server refuses this client",
+                where=_shown(uri),
+                fix="check MLFLOW_TRACKING_USERNAME and the server's allowed hosts"
+                f" ({_first_line(error).rstrip('.')})",
+            ) from error
+        if uri.startswith(_SERVERS) and not isinstance(error, RestException):
+            raise UserError(
+                "the MLflow server does not answer",
+                where=_shown(uri),
+                fix="start it, or set MLFLOW_TRACKING_URI to one that runs",
+            ) from error
+        raise _unusable(error, uri) from error
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:  # damaged, no driver, no such port
+        raise _unusable(error, uri) from error
+
+
+def _unusable(error: Exception, uri: str, fix: str = _ANOTHER) -> UserError:
+    first_sentence = _first_line(error).split(". ")[0].strip(" .")
+    return UserError(
+        f"MLflow cannot be used: {first_sentence}",
+        where=_shown(uri),
+        fix=fix,
+    )
+
+
+def _shown(uri: str) -> str:
+    """Return ``uri`` without the user and the password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def allowed_name(name: str) -> str:
+    """Return ``name`` as MLflow takes it for a tag or a metric: what it refuses becomes an underscore."""
+    return re.sub(r"[^/\w. -]", "_", name)[:_MAX_NAME]
 
 
 def find_run(store_root: str | None, key: str) -> str | None:
@@ -90,7 +142,7 @@ class TrainingRun:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log numbers of a step. What the server does not take now is sent again with the next numbers."""
-        self._waiting.append((dict(metrics), step))
+        self._waiting.append(({allowed_name(name): value for name, value in metrics.items()}, step))
         self._send()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -175,7 +227,8 @@ def _unfinished_run(mlflow: Any, key: str) -> str | None:
 
 def _runs(mlflow: Any, key: str) -> list[tuple[str, str]]:
     """Return id and status of the training's runs, newest first."""
-    found = mlflow.search_runs(filter_string=f"tags.`{KEY_TAG}` = '{key}'", output_format="list")
+    with speaking(mlflow.get_tracking_uri()):
+        found = mlflow.search_runs(filter_string=f"tags.`{KEY_TAG}` = '{key}'", output_format="list")
     return [(str(run.info.run_id), str(run.info.status)) for run in found]
 
 
@@ -200,13 +253,13 @@ def check_server(uri: str) -> None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(
             f"the MLflow server does not answer: {_first_line(error) or type(error).__name__}",
-            where=uri,
+            where=_shown(uri),
             fix="start it, or unset MLFLOW_TRACKING_URI to track in a local file",
         ) from error
     if answer.is_error:
         raise UserError(
             f"the MLflow server answers {answer.status_code}",
-            where=uri,
+            where=_shown(uri),
             fix="check its address, its allowed hosts and the credentials",
         )
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.evaluate.component import evaluate_champion
 from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
 from components.probe.component import probe
+from components.release.component import release
 from share4video.dataset.manifest import StageRef
 from share4video.errors import ERROR_FILE_VARIABLE, UserError
 from share4video.events import EVENTS_VARIABLE, EventReader
 from share4video.stages.contract import StageResult
 from share4video.stages.task import stage_task
+from share4video.store import LocalStore
 from tests.pipelines.material import write_source
+from tests.registry_material import make_database, place_database, publish_checkpoint, publish_evaluation
 
 FOLDER = Path(__file__).parents[2] / "components"
 
@@ -89,6 +94,34 @@ def test_a_number_that_is_not_finite_stays_out_of_kfp(tmp_path: Path, events: Ev
         task.finish(result, metrics=metrics, details={"decision": "a | b"})
     assert metrics.metadata == {"rows_in": 1.0, "rows_out": 1.0, "steps": 2.0}
     assert events.read()[-1].metrics == {"steps": 2.0}
+
+
+def test_a_release_is_compared_with_the_champion(
+    tmp_path: Path, events: EventReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks of the release pipeline one after another, twice: without a champion and with one."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    store = LocalStore(tmp_path / "store")
+    place_database(make_database(tmp_path), store.root)
+    base = str(publish_evaluation(store, "base@1", {"order": (50, 100)}))
+    champions, candidates = [], []
+    for weights, right in (("one", 80), ("two", 95)):
+        model = publish_checkpoint(store, weights)
+        candidates.append(str(publish_evaluation(store, model, {"order": (right, 100)})))
+        about = {"name": "chat", "candidate": candidates[-1], "config": "{}", "store": str(store.root)}
+        made = outputs(tmp_path, "results", "metrics", "summary")
+        champions.append(
+            evaluate_champion.python_func(trained=str(model), questions="q", clips="c", **about, **made)
+        )
+        made = outputs(tmp_path, "decision", "metrics", "summary")
+        release.python_func(model=str(model), base=base, champion=champions[-1], **about, **made)
+        assert made["metrics"].metadata["promoted"] == 1.0
+    assert champions == ["", candidates[0]]
+    finished = [event for event in events.read() if event.kind == "finished"]
+    assert [event.stage for event in finished] == ["evaluate-champion", "release"] * 2
+    assert finished[2].reused
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.rglob("component.py")), ids=lambda file: file.parent.name)

@@ -72,6 +72,32 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.90 <= covered / 200 <= 0.99
 
 
+def test_clusters_are_drawn_whole() -> None:
+    rng = np.random.default_rng(4)
+    per_clip = rng.random(40) < 0.6
+    clips = np.repeat([f"clip-{i:02d}" for i in range(40)], 6)
+    assert mean_interval(np.repeat(per_clip, 6), clusters=clips) == mean_interval(per_clip)
+    uneven = mean_interval([1.0, 1.0, 1.0, 0.0], clusters=["a", "a", "a", "b"], samples=100)
+    assert (uneven.estimate, uneven.low, uneven.high) == (0.75, 0.0, 1.0)
+
+
+def test_only_clusters_keep_the_promise_where_a_clip_decides_several_answers() -> None:
+    """Two equally good models: each clip favours one of them, in all questions about it."""
+    rng = np.random.default_rng(11)
+    clips, questions, trials = 60, 5, 200
+    names = np.repeat(np.arange(clips), questions)
+    holds_zero = {"clips": 0, "questions": 0}
+    for trial in range(trials):
+        favour = np.repeat(rng.choice([-0.4, 0.4], clips), questions)
+        candidate = rng.random(clips * questions) < 0.5 + favour
+        reference = rng.random(clips * questions) < 0.5 - favour
+        for kind, clusters in (("clips", names), ("questions", None)):
+            found = paired_difference(candidate, reference, clusters=clusters, samples=400, seed=trial)
+            holds_zero[kind] += found.low <= 0 <= found.high
+    assert 0.90 <= holds_zero["clips"] / trials <= 0.99
+    assert holds_zero["questions"] / trials <= 0.80
+
+
 def test_a_statistic_of_sums_sees_the_true_sums() -> None:
     rows = np.array([[1.0, 2.0], [3.0, 4.0]])
     interval = sum_interval(rows, lambda sums: sums[:, 0] / sums[:, 1], samples=100)
@@ -91,3 +117,5 @@ def test_nothing_has_no_interval_and_pairs_must_match() -> None:
         mean_interval([])
     with pytest.raises(ValueError, match="one shape"):
         paired_difference([1.0, 0.0], [1.0])
+    with pytest.raises(ValueError, match="its cluster"):
+        mean_interval([1.0, 0.0], clusters=["a"])

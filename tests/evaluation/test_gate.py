@@ -12,12 +12,18 @@ from share4video.evaluation.results import PROTOCOL, Answer, Failure, Results
 CONFIG = GateConfig(bootstrap_samples=500)
 
 
-def results(right: dict[str, list[bool]], model: str = "m@1", **changes: object) -> Results:
-    """Results in which question i of a task was answered right or wrong as the lists say."""
+def results(
+    right: dict[str, list[bool]], model: str = "m@1", per_clip: int = 1, **changes: object
+) -> Results:
+    """Results in which question i of a task was answered right or wrong as the lists say.
+
+    So many questions in a row are about one clip; all tasks ask about the same clips.
+    """
     answers = tuple(
         Answer(
             question_id=f"{task}-{i:04d}",
             task=task,
+            video=f"{i // per_clip:04d}.mp4",
             group=None,
             options=2,
             text="(A)",
@@ -77,6 +83,42 @@ def test_a_task_within_the_tolerance_or_of_few_questions_does_not_refuse() -> No
     candidate = results({"colour": share(97, 100), "count": share(2, 4), "order": share(200, 200)})
     reference = results({"colour": share(100, 100), "count": share(3, 4), "order": share(40, 200)})
     assert decide(candidate, reference, CONFIG).passed
+
+
+def test_more_questions_about_the_same_clips_make_nothing_surer() -> None:
+    """Each clip is asked about four times, with one outcome: the evidence is that of one question each."""
+    ours, theirs = share(40, 60), share(28, 60)
+    once = decide(results({"order": ours}), results({"order": theirs}), CONFIG)
+    often = decide(
+        results({"order": [good for good in ours for _ in range(4)]}, per_clip=4),
+        results({"order": [good for good in theirs for _ in range(4)]}, per_clip=4),
+        CONFIG,
+    )
+    assert (once.overall.questions, often.overall.questions) == (60, 240)
+    assert often.overall.difference == once.overall.difference
+    assert often.tasks["order"].difference == once.tasks["order"].difference
+
+
+def test_tasks_about_the_same_clips_are_resampled_together() -> None:
+    """The overall interval of two tasks that ask the same of every clip is that of one of them."""
+    ours, theirs = share(40, 60), share(28, 60)
+    both = decide(results({"a": ours, "b": ours}), results({"a": theirs, "b": theirs}), CONFIG)
+    assert both.overall.questions == 120
+    assert both.overall.difference == both.tasks["a"].difference == both.tasks["b"].difference
+
+
+def test_a_handful_of_clips_proves_nothing() -> None:
+    right, wrong = [True] * 50, [False] * 50
+    better = decide(results({"order": right}, per_clip=10), results({"order": wrong}, per_clip=10), CONFIG)
+    assert not better.passed
+    assert "not surely above zero" in better.sentence()
+    worse = decide(
+        results({"order": share(200, 200), "rare": wrong}, per_clip=10),
+        results({"order": share(40, 200), "rare": right}, per_clip=10),
+        CONFIG,
+    )
+    assert worse.tasks["rare"].difference.low == -1.0
+    assert worse.passed
 
 
 def test_every_broken_rule_is_named() -> None:

@@ -301,6 +301,7 @@ def _results(model: str, questions: int, right: Mapping[str, float], *, image: b
         Answer(
             question_id=f"{task}-{number:03d}",
             task=task,
+            video=f"{task}-{number:03d}.mp4",
             group=group,
             options=4,
             text="(A) x" if number < round(right[group] * questions) else "(B) y",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def test_answers_and_accuracies_are_published(host: EngineHost, material: Path, 
     }
 
 
+def test_answers_name_their_video(host: EngineHost, material: Path, store: LocalStore) -> None:
+    result = run_stage(inputs_of(material, host.spec()), EvaluateConfig(control=True), store)
+    for name in (RESULTS, CONTROL):
+        asked = Counter(answer.video for answer in read_results(store, result.ref, name).answers)
+        assert asked == {f"{colour}.mp4": 2 for colour in COLOURS}
+
+
+def test_answers_of_an_older_version_are_refused(store: LocalStore) -> None:
+    output = ShardSet(store, "evaluate", "1", inputs=["q"], config=CONFIG)
+    output.attach(RESULTS, b'{"protocol": "mvbench-grid-1", "model": "m@1", "answers": []}')
+    output.commit(0, {}, {"rows_in": 0, "rows_out": 0})
+    with pytest.raises(UserError, match="written by another version"):
+        read_results(store, output.publish(1).ref)
+
+
 def test_a_second_run_asks_nothing(host: EngineHost, material: Path, store: LocalStore) -> None:
     first = run_stage(inputs_of(material, host.spec()), CONFIG, store)
     asked = len(host.seen)
@@ -135,6 +151,21 @@ def test_whatever_the_answers_depend_on_changes_the_output(
             write_questions(copy / "questions", {"order": [record("red.mp4", "New?", ["a", "b"], "a")]})
         inputs = inputs_of(copy, host.spec())
     assert run_stage(inputs, config, store).ref.key != first.ref.key
+
+
+def test_videos_of_one_name_in_two_folders_both_count(
+    host: EngineHost, tmp_path: Path, store: LocalStore
+) -> None:
+    one = [record("clip.mp4", "What colour?", COLOURS, "red")]
+    write_questions(tmp_path / "questions", {"moving_count": one, "object_shuffle": one})
+    folders = [tmp_path / "clips" / below for below in ("clevrer/video_validation", "perception/videos")]
+    for folder in folders:
+        write_clip(folder / "clip.mp4", ["red"])
+    seen = {run_stage(inputs_of(tmp_path, host.spec()), CONFIG, store).ref.key}
+    for folder in folders:
+        write_clip(folder / "clip.mp4", ["blue"])
+        seen.add(run_stage(inputs_of(tmp_path, host.spec()), CONFIG, store).ref.key)
+    assert len(seen) == 3
 
 
 def test_the_control_asks_the_same_without_images(

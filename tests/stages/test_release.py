@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from share4video.config import GateConfig
+from share4video.config import GateConfig, TrainConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_file
 from share4video.errors import UserError
 from share4video.evaluation.gate import GateDecision
+from share4video.evaluation.results import read_results
 from share4video.model_registry import ModelRegistry, resolve
 from share4video.stages import release
 from share4video.stages.release import DECISION, ReleaseInputs, ReleaseResult, run_stage
 from share4video.store import LocalStore, Store
 from share4video.training import tracking
+from tests.pipelines.material import until
 from tests.registry_material import make_database, place_database, publish_checkpoint, publish_evaluation
 
 CONFIG = GateConfig(bootstrap_samples=300)
@@ -142,6 +146,87 @@ def test_evaluations_must_be_of_the_models_they_are_given_for(store: LocalStore)
         release_it(store, "two", {"order": (95, 100)}, champion=good.base)
     with pytest.raises(UserError, match=r"holds no results\.json"):
         run_stage(ReleaseInputs(good.model, good.model, good.base), CONFIG, store)
+
+
+def put_in_service(store: LocalStore, inputs: ReleaseInputs) -> int:
+    """Move the alias by hand, as nobody's release: to a version with its evaluation on record."""
+    registry = ModelRegistry(inputs.name, tracking.configure(str(store.root)))
+    model = registry.register(store, inputs.model)
+    benchmark = read_results(store, inputs.candidate).benchmark
+    registry.promote(registry.record(model, {f"evaluation.{benchmark}": str(inputs.candidate)}))
+    return model.version
+
+
+def test_releases_of_one_model_take_turns(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A candidate that comes while another release is under way is compared with what that one leaves."""
+    release_it(store, "one", {"order": (120, 200)})
+    middling = inputs_of(store, "middling", {"order": (150, 200)})
+    good = inputs_of(store, "good", {"order": (195, 200)})
+    with ThreadPoolExecutor(1) as pool:
+        with store.lock(release.lock_key(middling.name)):
+            running = pool.submit(run_stage, middling, CONFIG, store)
+            until(lambda: running.done() or "waiting for process" in caplog.text, 120)
+            assert put_in_service(store, good) == 2
+        result = running.result(120)
+    assert (result.outcome, champion(store)) == ("refused", 2)
+    assert result.decision is not None
+    assert result.decision.reference == str(good.model)
+
+
+class Disturbed(LocalStore):
+    """A store in which something happens once, when a decision is published."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        if key.startswith("release/") and key.endswith("/manifest.json") and self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            happens()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_champion_that_appears_meanwhile_is_not_replaced(store: LocalStore, first: bool) -> None:
+    if not first:
+        release_it(store, "one", {"order": (120, 200)})
+    good = inputs_of(store, "good", {"order": (195, 200)})
+    middling = inputs_of(store, "middling", {"order": (150, 200)})
+    disturbed = Disturbed(store.root)
+    disturbed.meanwhile = lambda: put_in_service(store, good)
+    with pytest.raises(UserError, match="the champion changed") as caught:
+        run_stage(middling, CONFIG, disturbed)
+    now = ModelRegistry(good.name, tracking.configure(str(store.root))).champion()
+    assert now is not None
+    assert now.checkpoint == good.model
+    assert caught.value.where == "models:/share4video-chat@champion"
+    assert run_stage(middling, CONFIG, disturbed).outcome == "refused"
+
+
+def test_the_same_weights_under_another_key_keep_their_evidence(store: LocalStore) -> None:
+    first = inputs_of(store, "one", {"order": (120, 200)})
+    run_stage(first, CONFIG, store)
+    again = publish_checkpoint(store, "one", TrainConfig(log_every_steps=7))
+    assert again != first.model
+    rekeyed = ReleaseInputs(again, publish_evaluation(store, again, {"order": (120, 200)}), first.base)
+    assert run_stage(rekeyed, CONFIG, store).outcome == "unchanged"
+    better = release_it(store, "better", {"order": (190, 200)})
+    assert (better.outcome, champion(store)) == ("promoted", 2)
+    assert better.decision is not None
+    assert better.decision.overall.reference == pytest.approx(0.6)
+
+
+def test_an_evaluation_counts_for_all_keys_of_the_same_weights(store: LocalStore) -> None:
+    first = inputs_of(store, "one", {"order": (80, 100)})
+    again = publish_checkpoint(store, "one", TrainConfig(log_every_steps=7))
+    result = run_stage(ReleaseInputs(again, first.candidate, first.base), CONFIG, store)
+    assert (result.outcome, champion(store)) == ("promoted", 1)
+
+
+def test_a_task_may_have_any_file_name(store: LocalStore) -> None:
+    result = release_it(store, "one", {"order (1)": (80, 100), "größe [a:b]": (80, 100)})
+    assert (result.outcome, champion(store)) == ("promoted", 1)
+    tags = resolve("models:/share4video-chat@champion", store).tags
+    assert tags["metric.accuracy_task_order _1_"] == "0.8"
 
 
 class Killed(BaseException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from share4video.stages import dataset, mixture, train
 from share4video.stages.train import TrainInputs
 from share4video.store import LocalStore, Store
 from share4video.training import tracking
+from share4video.training.checkpoint import TrainingStates
 from share4video.training.samples import Sample, load_samples, tokenize
 from tests.registry_material import make_database, place_database
 from tests.stages.captioned import publish_captioned
@@ -118,6 +120,33 @@ def test_a_mixture_becomes_a_model(
         TrainInputs(samples, str(result.ref)), CONFIG.model_copy(update={"max_steps": 2}), store
     )
     assert tuned_again.ref != result.ref
+
+
+def test_a_run_killed_before_it_cleared_its_states_is_cleaned_up_after(
+    trainable: tuple[LocalStore, StageRef], base: Path, tmp_path: Path
+) -> None:
+    store, samples = trainable
+    config = CONFIG.model_copy(update={"max_steps": 1})
+    first = train.run_stage(TrainInputs(samples, str(base)), config, store)
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "weights").write_bytes(b"of step 1")
+    TrainingStates(store, first.ref.key).push(state, 1)  # what is there until a run clears it
+    assert train.run_stage(TrainInputs(samples, str(base)), config, store).unchanged
+    assert not list(store.list("training-states"))
+
+
+def test_files_of_an_earlier_process_with_this_id_do_not_matter(
+    trainable: tuple[LocalStore, StageRef], base: Path, tmp_path: Path
+) -> None:
+    store, samples = trainable
+    shutil.copytree(store.root, tmp_path / "elsewhere")
+    config = CONFIG.model_copy(update={"max_steps": 1})
+    clean = train.run_stage(TrainInputs(samples, str(base)), config, LocalStore(tmp_path / "elsewhere"))
+    left = tmp_path / "work" / "train" / f"{socket.gethostname()}@{os.getpid()}@{clean.ref.key}"
+    (left / "checkpoint").mkdir(parents=True)
+    (left / "checkpoint" / "notes.txt").write_text("of another run")
+    assert train.run_stage(TrainInputs(samples, str(base)), config, store).ref == clean.ref
 
 
 KILLED = """

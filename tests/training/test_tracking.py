@@ -13,7 +13,7 @@ import pytest
 
 from share4video.errors import UserError
 from share4video.training import tracking
-from tests.registry_material import make_database, place_database
+from tests.registry_material import UNUSABLE, make_database, place_database
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +134,33 @@ def test_a_server_that_is_down_is_said_quickly(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="does not answer"):
         tracking.configure(None)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("address", UNUSABLE)
+def test_an_address_mlflow_cannot_use_is_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError, match="MLflow cannot be used") as caught:
+        tracking.find_run(None, "abc")
+    assert "secret" not in caught.value.sentence()
+    with (
+        pytest.raises(UserError, match="MLflow cannot be used"),
+        tracking.training_run(None, key="abc", params=PARAMS, tags={}),
+    ):
+        pass
+
+
+def test_a_damaged_database_is_one_sentence(root: str) -> None:
+    database = Path(root) / "mlflow" / "mlflow.db"
+    database.write_bytes(b"no database " * 1000)
+    with pytest.raises(UserError, match="file is not a database"):
+        tracking.find_run(root, "abc")
+
+
+def test_metrics_may_have_any_name(root: str) -> None:
+    with tracking.training_run(root, key="abc", params=PARAMS, tags={}) as run:
+        run.log_metrics({"accuracy of order (1)": 0.5}, 1)
+    run_id = tracking.find_run(root, "abc")
+    assert tracking.connect(root).get_run(run_id).data.metrics["accuracy of order _1_"] == 0.5
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
