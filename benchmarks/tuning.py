@@ -1,6 +1,6 @@
 """What fine-tuning on our own captions teaches the chat base, beside controls that must fail.
 
-    python benchmarks/tuning.py --clips 400 --out benchmarks/results/tuning.json
+    python benchmarks/tuning.py --clips 800 --set train.epochs=6 --out benchmarks/results/tuning.json
 
 Clips are curated, captioned and made into a mixture by the real stages with the laptop's settings, and
 `nano-base` is fine-tuned on it. Then it is fine-tuned once more on the same samples with captions dealt to
@@ -39,7 +39,7 @@ from share4video.stages.contract import StageResult
 from share4video.store import LocalStore
 from share4video.synthetic.clips import DemoSet, write_demo_set
 
-SEED = 7  # the demo's clips are those of seed 0
+SEED = 11  # the demo's clips are those of seed 0; settings were tried on those of seed 7 alone
 PACKAGES = ("share4video", "torch", "transformers", "peft", "numpy", "av", "pillow")
 GROUPS = ("static", "temporal")
 BASE, TUNED, SHUFFLED = "base", "tuned", "tuned on shuffled captions"
@@ -54,6 +54,7 @@ def main(
     clips: Annotated[int, typer.Option(min=4, help="How many clips to train on.")] = 400,
     heldout: Annotated[int, typer.Option(min=1, help="How many clips to ask about.")] = 150,
     per_task: Annotated[int, typer.Option(min=1, help="At most so many questions of each task.")] = 72,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clips, trained on and asked about.")] = SEED,
     out: Annotated[Path | None, typer.Option(help="Where the results go, as JSON.")] = None,
     work: Annotated[
         Path | None, typer.Option(help="Keep clips and store here, and go on from what is there.")
@@ -67,8 +68,8 @@ def main(
     config = read_settings("laptop", [*(settings or []), "evaluate.control=true"])
     with tempfile.TemporaryDirectory() if work is None else nullcontext(str(work)) as folder:
         place = Path(folder).absolute()
-        made = write_demo_set(place, seed=SEED, clips=clips, heldout=heldout, questions_per_task=per_task)
-        results = measure(place, made, config, log=lambda text: console.print(text, style="dim"))
+        made = write_demo_set(place, seed=seed, clips=clips, heldout=heldout, questions_per_task=per_task)
+        results = measure(place, made, config, seed=seed, log=lambda text: console.print(text, style="dim"))
     command = " ".join(["python", "benchmarks/tuning.py", *sys.argv[1:]])
     results |= environment(PACKAGES) | {"command": command}
     for table in tables(results):
@@ -77,7 +78,7 @@ def main(
 
 
 def measure(
-    folder: Path, made: DemoSet, config: RunConfig, *, log: Log = lambda text: None
+    folder: Path, made: DemoSet, config: RunConfig, *, seed: int, log: Log = lambda text: None
 ) -> dict[str, Any]:
     """Run the stages below ``folder`` twice, with captions in and out of place, and judge the models."""
     started = time.monotonic()
@@ -110,7 +111,7 @@ def measure(
         "clips": {
             "train": _published(store, dataset).rows_out,
             "held_out": _count_videos(made),
-            "seed": SEED,
+            "seed": seed,
         },
         "questions": len(results[BASE][RESULTS].answers),
         "engines": {spec.model_path: identity(spec) for spec in local},

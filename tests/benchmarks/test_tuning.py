@@ -68,7 +68,7 @@ def test_the_whole_benchmark(tmp_path: Path, work_root: Path) -> None:
     """Real clips, stages and models; two steps of training teach nothing, and that is what it says."""
     made = write_demo_set(tmp_path / "set", clips=4, heldout=4, questions_per_task=2)
     config = read_settings("laptop", ["evaluate.control=true", "train.max_steps=2"])
-    results = measure(tmp_path, made, config)
+    results = measure(tmp_path, made, config, seed=0)
     assert set(results["models"]) == {BASE, TUNED, SHUFFLED}
     assert results["clips"]["held_out"] == 4 and 4 <= results["clips"]["train"] <= 7
     assert all(training["steps"] == 2 for training in results["training"].values())
