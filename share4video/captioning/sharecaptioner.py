@@ -36,11 +36,13 @@ SUMMARY_HEADER = "Summarize the following per frame descriptions:\n"
 # The release has no such role. The wording is Panda-Student's, which the paper used for this step.
 BRIEF = "Please faithfully summarize the following video in one sentence."
 
+HAPPENED_BEFORE = "What happend before is: "
+
 # What only a prompt would say: a caption with one of these in it has the prompt in it.
 LEAKS = (
     "describe it in detail",
     "describe what happend between them",
-    "What happend before is:",
+    HAPPENED_BEFORE.strip(),
     "discribe this video in detail",
     "Summarize the following per frame descriptions",
     "Translate this brief generation prompt",
@@ -53,7 +55,7 @@ def difference_text(first: int, first_s: float, second: int, second_s: float, be
     return (
         f"Here are the Video frame {first} at {first_s:.2f} Second(s) and Video frame {second} at "
         f"{second_s:.2f} Second(s) of a video, describe what happend between them. "
-        f"What happend before is: {before}"
+        f"{HAPPENED_BEFORE}{before}"
     )
 
 
@@ -67,6 +69,7 @@ def summary_text(captions: Sequence[TimedCaption]) -> str:
 
 
 def recaption_text(text: str) -> str:
+    """Return the prompt that asks for a detailed caption in the place of a short generation prompt."""
     return f"Translate this brief generation prompt into a detailed caption: {text}"
 
 

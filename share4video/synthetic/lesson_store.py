@@ -213,17 +213,35 @@ class Row:
     choices: tuple[Choice, ...] = ()
 
 
+def own_file(folder: Path, shard: int) -> Path:
+    """Return where a shard's sliding lessons are that hold the captioner's own captions."""
+    return folder / f"own-{shard:05d}.json"
+
+
 class LessonStore:
-    """The shards of one folder, tokenised, with pictures read through memory maps."""
+    """The shards of one folder, tokenised, with pictures read through memory maps.
+
+    ``own`` are sliding lessons that hold the captioner's own captions, once `read_own` has read them.
+    """
 
     def __init__(self, folder: Path, shards: Sequence[int], processor: LlavaNextProcessor) -> None:
         self.folder, self._tokenizer = folder, processor.tokenizer
         self._arrays: dict[Path, npt.NDArray[np.uint8]] = {}
         self.rows: dict[str, list[Row]] = defaultdict(list)
+        self.own: list[Row] = []
         for shard in shards:
-            for row in json.loads((folder / f"{shard:05d}.json").read_text()):
-                picture = (shard, *row["picture"]) if row["picture"] else None
-                self.rows[row["role"]].append(self.tokenise(row["role"], picture, row["turns"]))
+            for row in self._read(shard, folder / f"{shard:05d}.json"):
+                self.rows[row.role].append(row)
+
+    def read_own(self, shard: int) -> None:
+        self.own += self._read(shard, own_file(self.folder, shard))
+
+    def _read(self, shard: int, path: Path) -> list[Row]:
+        found = []
+        for row in json.loads(path.read_text()):
+            picture = (shard, *row["picture"]) if row["picture"] else None
+            found.append(self.tokenise(row["role"], picture, row["turns"]))
+        return found
 
     def tokenise(
         self, role: str, picture: tuple[int, str, int] | None, turns: Sequence[Sequence[Any]]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.chat_lessons import chat_lessons
 from share4video.synthetic.learner import Learner
-from share4video.synthetic.lesson_store import (
-    LessonStore,
-    Row,
-    write_shard,
-)
+from share4video.synthetic.lesson_store import LessonStore, Row, own_file, write_shard
+from share4video.synthetic.own_captions import ROLE, write_own_lessons
+
+if TYPE_CHECKING:
+    from transformers import LlavaNextProcessor
 
 SHARD_CLIPS = 100
 CLIP_SEEDS = {"captioner": 1_000_000, "summarizer": 2_000_000, "chat": 3_000_000}
@@ -38,6 +38,8 @@ class Recipe:
 
     Of the latter the first ``text_steps`` take lessons without images. ``shares`` is how often each role is
     taken. The dense loss fades to ``dense_left`` of its weight, so that what no word asks for yet stays.
+    In the last ``own_steps`` of all, half of the sliding lessons come from ``own_shards`` shards that the
+    learner has captioned itself.
     """
 
     clips: int
@@ -48,18 +50,22 @@ class Recipe:
     shares: dict[str, float]
     text_steps: int = 0
     dense_left: float = 0.0
+    own_steps: int = 0
+    own_shards: int = 0
 
 
-# Sized for four hours on two idle cores, one process per core: the captioner on one, the summarizer and then
-# the chat base (``--start-from`` the captioner's state) on the other. A captioner step takes about a second.
+# Sized for four hours on two idle cores, one process per core: the summarizer beside the captioner, and then
+# the chat base, which starts from the captioner's state. A step of captioner or chat takes about a second.
 RECIPES: dict[nano.Kind, Recipe] = {
     "captioner": Recipe(
         clips=4000,
-        steps=9000,
+        steps=5600,
         tower_steps=800,
         batch=32,
         lr=1.5e-3,
         shares={"sliding": 0.80, "first": 0.08, "brief": 0.07, "fast": 0.05},
+        own_steps=1000,
+        own_shards=8,
     ),
     "summarizer": Recipe(
         clips=8000,
@@ -71,7 +77,7 @@ RECIPES: dict[nano.Kind, Recipe] = {
     ),
     "chat": Recipe(
         clips=8000,
-        steps=7000,
+        steps=5400,
         tower_steps=0,
         batch=16,
         lr=1e-3,
@@ -145,6 +151,10 @@ def train(
     elif start_from is not None:
         learner.load_state_dict(torch.load(start_from, weights_only=True)["learner"], strict=False)
     total = recipe.tower_steps + recipe.steps
+    own_from = total - recipe.own_steps
+    if start < own_from:  # what an earlier run has captioned is not its own
+        for shard in shards[: recipe.own_shards]:
+            own_file(folder, shard).unlink(missing_ok=True)
     for pool in store.rows.values():
         pool.sort(key=lambda row: len(row.ids))
     names = [name for name in recipe.shares if store.rows[name]]
@@ -163,6 +173,11 @@ def train(
         shares = np.array([recipe.shares[name] for name in among])
         name = str(rng.choice(among, p=shares / shares.sum()))
         pool = store.rows[name]
+        if step >= own_from:
+            if not store.own:
+                _learn_from_itself(learner, store, shards[: recipe.own_shards], processor)
+            if name == ROLE and rng.random() < 0.5:
+                pool = store.own
         reach = max(1, int(len(pool) * min(1.0, 0.3 + 2.5 * share)))  # short lessons first
         rows = [pool[int(i)] for i in rng.integers(reach, size=recipe.batch)]
         if step < recipe.tower_steps:
@@ -191,6 +206,18 @@ def train(
             torch.save(state, part)
             part.rename(state_path)
     return learner
+
+
+def _learn_from_itself(
+    learner: Learner, store: LessonStore, shards: Sequence[int], processor: LlavaNextProcessor
+) -> None:
+    """Read the lessons that hold the learner's own captions; make those that no run before has made."""
+    for shard in shards:
+        if not own_file(store.folder, shard).exists():
+            write_own_lessons(learner, store, shard, processor.tokenizer)
+            print(json.dumps({"captioned": shard}), flush=True)
+        store.read_own(shard)
+    store.own.sort(key=lambda row: len(row.ids))
 
 
 def _tower_loss(learner: Learner, rows: Sequence[Row], store: LessonStore) -> Tensor:
