@@ -6,7 +6,8 @@ Clips of 10 to 40 s, half of them with combinations and half with durations neve
 written as mp4 and go through the real probe, key-frame and caption stages. Two roles are also asked with
 perfect inputs: a differential caption after the true caption of the frame before, and a summary of true
 differential captions. A score is micro-F1 over facts that sampling shows without doubt, bound to their object
-and time, matched one-to-one within one sampling interval; intervals are over resampled clips.
+and time, matched one-to-one within one sampling interval; intervals are over resampled clips. States shorter
+than 2.5 s, which sampling shows by chance, are in no score and no measure of key frames: they are told apart.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig, ProbeConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
+from share4video.errors import UserError
 from share4video.evaluation.bootstrap import Floats, sum_interval
-from share4video.evaluation.captions import CaptionScore, ClipFacts, blind_prior, score_captions
+from share4video.evaluation.captions import CaptionScore, blind_prior, score_captions
 from share4video.stages import caption, keyframes, probe
 from share4video.store import LocalStore, Store
-from share4video.synthetic import language
-from share4video.synthetic.caption_scores import predicted_facts, read_facts
+from share4video.synthetic.caption_scores import JudgedClip, predicted_facts, read_facts, score_short
 from share4video.synthetic.clips import write_clip
-from share4video.synthetic.truth import read_clip, sampled_times
+from share4video.synthetic.known_facts import known_changes, sampled_times
+from share4video.synthetic.truth import read_clip, read_truth
 from share4video.synthetic.world import Split, sample_clip
 
 FIRST_SEED = 30_000
@@ -134,6 +136,7 @@ def measure(
         "clips": {"count": clips, "first_seed": FIRST_SEED, "splits": list(SPLITS)},
         "engines": {"captioner": identity(captioner), "summarizer": identity(summarizer)},
         "roles": scores,
+        "short_states": {role: score_short(judged[role]).model_dump(mode="json") for role in scores},
         "key_frames": key_frame_scores(subjects),
         "rejected_clips": captioned.rejects,
         "fallback_captions": int(captioned.metrics["fallbacks"]),
@@ -147,13 +150,21 @@ def _plain(score: CaptionScore) -> dict[str, Any]:
 
 
 def write_clips(source: Path, truth: Path, clips: int) -> None:
-    """Write the held-out clips and their truth; those that are there stay."""
+    """Write the held-out clips and their truth; those that are there stay, unless an older version's."""
     for folder in (source, truth):
         folder.mkdir(parents=True, exist_ok=True)
-    numbers = [n for n in range(clips) if not (truth / f"held-{n:04d}.json").exists()]
+    numbers = [n for n in range(clips) if not _is_there(truth / f"held-{n:04d}.json")]
     jobs = [(source / f"held-{n:04d}.mp4", FIRST_SEED + n, SPLITS[n % 2], truth) for n in numbers]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_write, jobs))
+
+
+def _is_there(truth: Path) -> bool:
+    try:
+        read_truth(truth)
+    except UserError:
+        return False
+    return True
 
 
 def _write(job: tuple[Path, int, Split, Path]) -> None:
@@ -173,32 +184,47 @@ def read_subjects(store: Store, clips: StageRef, frames: StageRef, truth: Path) 
     return subjects
 
 
-def own_captions(store: Store, captions: StageRef, subjects: Sequence[Subject]) -> dict[str, list[ClipFacts]]:
+def own_captions(
+    store: Store, captions: StageRef, subjects: Sequence[Subject]
+) -> dict[str, list[JudgedClip]]:
     """Judge what the caption stage published against the whole truth; a rejected clip has said nothing."""
     sliding: defaultdict[str, list[Row]] = defaultdict(list)
     for row in read_table(store, captions, "differentials").sort_by("index").to_pylist():
         sliding[row["clip_id"]].append(row)
     whole = {(r["clip_id"], r["role"]): r for r in read_table(store, captions, "captions").to_pylist()}
-    judged: dict[str, list[ClipFacts]] = {}
+    judged: dict[str, list[JudgedClip]] = {}
     for role, name in (("sliding", SLIDING), ("summary", OWN_SUMMARY), ("fast", FAST)):
         judged[name] = []
         for subject in subjects:
             own = sliding[subject.clip_id]
             said = predicted_facts(role, own, whole.get((subject.clip_id, role))) or []
-            judged[name].append(ClipFacts(subject.clip_id, tuple(said), *read_facts(subject.truth)))
+            judged[name].append(JudgedClip.of(subject.clip_id, said, read_facts(subject.truth)))
     return judged
 
 
 def key_frame_scores(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """Count the sampling intervals that end in a key frame among those with an observable change."""
-    rows = []
+    """Count the sampling intervals that end in a key frame among those with an observable change.
+
+    Changes of short states are counted apart, and so are the key frames that are there for them alone.
+    """
+    rows, short_rows = [], []
     for subject in subjects:
         times_s = sampled_times(subject.clip)
-        kept = {round(frame.timestamp_s, 3) for frame in subject.frames}
-        changes = list(zip(times_s[1:], language.clip_changes(subject.clip, times_s), strict=True))
-        sure = [time_s for time_s, found in changes if any(change.observable for change in found)]
-        found = sum(round(time_s, 3) in kept for time_s in sure)
-        rows.append((found, len(sure), len(kept), sum(bool(facts) for _, facts in changes)))
+        kept = {round(time_s, 3) for time_s in subject.times_s}
+        sure: list[bool] = []
+        lasting: list[bool] = []
+        short: list[bool] = []  # whether each interval that only short states change has a key frame
+        for time_s, facts in zip(times_s[1:], known_changes(subject.clip, times_s), strict=True):
+            has_frame = round(time_s, 3) in kept
+            rest = [fact for fact in facts if not fact.short]
+            if rest:
+                lasting.append(has_frame)
+            elif facts:
+                short.append(has_frame)
+            if any(fact.observable for fact in rest):
+                sure.append(has_frame)
+        rows.append((sum(sure), len(sure), len(kept) - sum(short), len(lasting)))
+        short_rows.append((sum(short), len(short)))
 
     def share(top: int, bottom: int) -> Callable[[Floats], Floats]:
         return lambda sums: sums[:, top] / np.maximum(sums[:, bottom], 1)
@@ -210,11 +236,13 @@ def key_frame_scores(subjects: Sequence[Subject]) -> dict[str, Any]:
         "key_frames_per_change_bar": MAX_KEY_FRAMES_PER_CHANGE,
         "observable_changes": sum(row[1] for row in rows),
         "key_frames": sum(row[2] for row in rows),
+        "short_changes": sum(row[1] for row in short_rows),
+        "short_changes_with_a_key_frame": sum(row[0] for row in short_rows),
     }
 
 
-def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
-    """Draw the scores, and those of the key frames."""
+def tables(results: Mapping[str, Any]) -> tuple[Table, Table, Table]:
+    """Draw the scores, the short states that they leave out, and the scores of the key frames."""
     scores = Table(title=f"Captions of {results['clips']['count']} held-out clips", title_justify="left")
     for heading in ("role", "F1", "95 % interval", "blind", "bar", "met"):
         scores.add_column(heading, justify="left" if heading == "role" else "right", no_wrap=True)
@@ -223,15 +251,24 @@ def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
         scores.add_row(
             role,
             f"{f1['estimate']:.3f}",
-            f"{f1['low']:.3f} to {f1['high']:.3f}",
+            _between(f1),
             f"{score['blind_prior']['estimate']:.3f}",
             "" if bar is None else f"{bar:.2f}",
             "" if bar is None else _met(f1["estimate"] >= bar),
         )
+    short = Table(title="Facts of short states, in no score above", title_justify="left")
+    for heading in ("role", "facts", "shown", "told", "recall of the shown"):
+        short.add_column(heading, justify="left" if heading == "role" else "right", no_wrap=True)
+    for role, own in results["short_states"].items():
+        recall = "" if own["recall"] is None else f"{own['recall']:.3f}"
+        short.add_row(role, str(own["facts"]), str(own["shown"]), str(own["told"]), recall)
+    return scores, short, _key_frame_table(results["key_frames"])
+
+
+def _key_frame_table(found: Mapping[str, Any]) -> Table:
     frames = Table(title="Key frames", title_justify="left")
     for heading in ("what", "value", "95 % interval", "bar", "met"):
         frames.add_column(heading, justify="left" if heading == "what" else "right")
-    found = results["key_frames"]
     for what, words, sign in (
         ("recall", "changes with a key frame", 1),
         ("key_frames_per_change", "per change", -1),
@@ -240,11 +277,17 @@ def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
         frames.add_row(
             words,
             f"{value['estimate']:.3f}",
-            f"{value['low']:.3f} to {value['high']:.3f}",
+            _between(value),
             f"at {'least' if sign > 0 else 'most'} {bar:.2f}",
             _met(sign * value["estimate"] >= sign * bar),
         )
-    return scores, frames
+    shown = f"{found['short_changes_with_a_key_frame']} of {found['short_changes']}"
+    frames.add_row("short ones with a key frame", shown, "", "", "")
+    return frames
+
+
+def _between(interval: Mapping[str, float]) -> str:
+    return f"{interval['low']:.3f} to {interval['high']:.3f}"
 
 
 def _met(met: bool) -> str:

@@ -10,8 +10,9 @@ from share4video.captioning.client import ChatRequest, Completion
 from share4video.captioning.engine import answer_all, connect
 from share4video.captioning.roles import Difference, KeyFrame, Summary, TimedCaption, messages
 from share4video.config import CaptionConfig, EngineSpec
-from share4video.evaluation.captions import ClipFacts
 from share4video.synthetic import language
+from share4video.synthetic.caption_scores import JudgedClip, KnownFacts
+from share4video.synthetic.known_facts import KnownFact, known_changes, unseen_blinks
 from share4video.synthetic.world import Clip
 
 LIMITS = CaptionConfig()
@@ -28,15 +29,16 @@ class Subject:
     frames: tuple[KeyFrame, ...]
 
     @property
-    def changes(self) -> list[list[language.Change]]:
-        """What is true of every pair of neighbouring key frames."""
-        return language.clip_changes(self.clip, [frame.timestamp_s for frame in self.frames])
+    def times_s(self) -> list[float]:
+        """When the key frames are."""
+        return [frame.timestamp_s for frame in self.frames]
 
     @property
     def true_captions(self) -> list[TimedCaption]:
         """The caption a perfect observer would give every key frame."""
         first = language.first_caption(self.clip.state_at(self.frames[0].timestamp_s))
-        texts = [first, *map(language.differential_caption, self.changes)]
+        changes = language.clip_changes(self.clip, self.times_s)
+        texts = [first, *map(language.differential_caption, changes)]
         return [
             TimedCaption(frame.number, frame.timestamp_s, text)
             for frame, text in zip(self.frames, texts, strict=True)
@@ -66,7 +68,7 @@ def differential_requests(subject: Subject, spec: EngineSpec) -> Requests:
     }
 
 
-def differential_facts(subject: Subject, texts: Mapping[str, str]) -> ClipFacts:
+def differential_facts(subject: Subject, texts: Mapping[str, str]) -> JudgedClip:
     """Judge the captions of pairs against what each pair shows."""
     said = [
         fact
@@ -86,15 +88,16 @@ def summary_requests(subject: Subject, spec: EngineSpec) -> Requests:
     return {subject.clip_id: lambda: ChatRequest(messages(spec.dialect, given), LIMITS.max_tokens_summary)}
 
 
-def summary_facts(subject: Subject, texts: Mapping[str, str]) -> ClipFacts:
+def summary_facts(subject: Subject, texts: Mapping[str, str]) -> JudgedClip:
     """Judge a summary against the captions it was made from."""
     first = subject.frames[0].timestamp_s
     given = language.first_facts(subject.clip.state_at(first), first)
     return _judged(subject, language.parse_summary(texts.get(subject.clip_id, "")), given)
 
 
-def _judged(subject: Subject, said: Sequence[language.Fact], given: Sequence[language.Fact]) -> ClipFacts:
-    changes = [change for pair in subject.changes for change in pair]
-    sure = [change.fact for change in changes if change.observable]
-    doubtful = [change.fact for change in changes if not change.observable]
-    return ClipFacts(subject.clip_id, tuple(said), (*given, *sure), tuple(doubtful))
+def _judged(subject: Subject, said: Sequence[language.Fact], given: Sequence[language.Fact]) -> JudgedClip:
+    """Judge what was said against what pairs of neighbouring key frames show and what was ``given``."""
+    known = [KnownFact(fact, observable=True, short=False) for fact in given]
+    known += [change for pair in known_changes(subject.clip, subject.times_s) for change in pair]
+    known += unseen_blinks(subject.clip, subject.times_s)
+    return JudgedClip.of(subject.clip_id, said, KnownFacts.of(known))

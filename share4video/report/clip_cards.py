@@ -234,13 +234,13 @@ def _fact_checks(clips: pa.Table, differentials: pa.Table, truth: Path) -> dict[
 
 def _fact_check(clip: Row, differentials: Sequence[Row], truth: Path) -> FactCheck:
     said = predicted_facts("sliding", differentials, None) or []
-    observable, unobservable = read_facts(truth)
+    known = read_facts(truth)
     span_s = max(clip["end_s"] - clip["start_s"], 1e-9)
-    changes = sorted({fact.time_s for fact in observable if fact.time_s > clip["start_s"]})
+    changes = sorted({fact.time_s for fact in known.observable if fact.time_s > clip["start_s"]})
     return FactCheck(
-        counts=count_facts(said, observable, unobservable),
-        missed=tuple(without(observable, told(observable, said))),
-        wrong=tuple(without(said, told(said, [*observable, *unobservable]))),
+        counts=count_facts(said, known.observable, known.ignored),
+        missed=tuple(without(known.observable, told(known.observable, said))),
+        wrong=tuple(without(said, told(said, [*known.observable, *known.ignored]))),
         changes=tuple(100 * (time_s - clip["start_s"]) / span_s for time_s in changes),
     )
 

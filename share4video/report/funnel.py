@@ -34,8 +34,9 @@ STAGES: tuple[tuple[str, str], ...] = (
     ),
     (
         "visible at 2 s",
-        "Of those, what frames taken every 2 seconds show without doubt. Lost is what comes and goes between"
-        " two samples or after the last one, and movements too small or too oblique to call.",
+        "Of those, what frames taken every 2 seconds show without doubt. Lost are states shorter than 2.5 s,"
+        " which are seen by chance if at all, what happens after the last sample, and movements too small or"
+        " too oblique to call.",
     ),
     (
         "in key frames",
@@ -138,8 +139,8 @@ def facts_left(truth: Path, differentials: Sequence[Row], summary: Row | None) -
         summary: the clip's row of table ``captions``, None where it has no summary.
     """
     clip = read_clip(truth)
-    observable, unobservable = read_facts(truth)
-    sampled = [*observable, *unobservable]
+    known = read_facts(truth)
+    sampled = [*known.observable, *known.doubtful, *known.short]
     sudden = _sudden_facts(clip)
     hidden = without(sudden, told(sudden, sampled))
     shown = _key_frame_facts(clip, [row["end_s"] for row in differentials])
@@ -147,7 +148,7 @@ def facts_left(truth: Path, differentials: Sequence[Row], summary: Row | None) -
         predicted_facts("sliding", differentials, None) or [],
         predicted_facts("summary", differentials, summary) or [],
     ]
-    left = [[*sampled, *hidden], list(observable)]
+    left = [[*sampled, *hidden], list(known.observable)]
     for facts in (shown, *said):
         left.append(told(left[-1], facts))
     return left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from share4video.report.stage_rows import StageRow, reject_groups, stage_rows
 from share4video.report.tuning import Comparison, Tuning, tuning
 from share4video.store import Store
 from share4video.synthetic.caption_scores import score_dataset
+from share4video.synthetic.truth import check_truth_folder
 
 _SHORT_REVISION = 12
 
@@ -40,7 +41,6 @@ def write_report(
     path: Path | str,
     *,
     truth: Path | str | None = None,
-    unchanged: Collection[str] = (),
     title: str = "share4video",
 ) -> Path:
     """Write one self-contained HTML file about a run. Equal inputs give equal bytes.
@@ -52,16 +52,16 @@ def write_report(
         path: the file; replaced whole where it exists.
         truth: folder of the clips' truth as ``<stem of the source>.json``. With it the page has the caption
             scores and the fact funnel.
-        unchanged: stages that had nothing to do.
 
     Returns:
         ``path``.
 
     Raises:
-        UserError: an output is missing or damaged, or the file cannot be written.
+        UserError: an output is missing or damaged, there is no such folder of truth or a file in it is
+            something else, or the page cannot be written.
     """
     path, truth = Path(path), Path(truth) if truth else None
-    page = render_report(store, refs, truth=truth, unchanged=unchanged, title=title)
+    page = render_report(store, refs, truth=truth, title=title)
     partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +82,13 @@ def render_report(
     refs: Mapping[str, StageRef],
     *,
     truth: Path | None = None,
-    unchanged: Collection[str] = (),
     title: str = "share4video",
 ) -> str:
     """Return the page that `write_report` writes."""
+    if truth is not None:
+        check_truth_folder(truth)
     tables = RunTables(store, refs)
-    stages = stage_rows(tables, unchanged)
+    stages = stage_rows(tables)
     tuned = tuning(tables)
     scores = score_dataset(store, refs["dataset"], truth) if truth and "dataset" in refs else {}
     return (
@@ -101,6 +102,7 @@ def render_report(
             funnel=fact_funnel(tables, truth) if truth else None,
             fact_kinds=KINDS,
             scores=scores,
+            short={role: score.short for role, score in scores.items() if score.short and score.short.facts},
             tuning=tuned,
             similarity=similarity(tables),
             rejects=reject_groups(tables),

@@ -21,6 +21,7 @@ ORDER = (
     "train",
     "evaluate-base",
     "evaluate-candidate",
+    "evaluate-champion",
     "release",
 )
 _ROWS_ARE = {"probe": "file", "train": "sample", "evaluate": "question", "release": "model"}
@@ -39,7 +40,6 @@ class StageRow:
     rows_in: int
     rows_out: int
     rejects: tuple[tuple[str, int], ...]
-    unchanged: bool
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,8 @@ def in_order(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
-def stage_rows(tables: RunTables, unchanged: Collection[str] = ()) -> list[StageRow]:
-    """Return one row per stage.
-
-    Args:
-        unchanged: stages that found their output published and did nothing.
-    """
+def stage_rows(tables: RunTables) -> list[StageRow]:
+    """Return one row per stage whose output is known."""
     found = []
     for name in in_order(tables.refs):
         ref = tables.refs[name]
@@ -91,7 +87,6 @@ def stage_rows(tables: RunTables, unchanged: Collection[str] = ()) -> list[Stage
                 rows_in=rows_in,
                 rows_out=int(counts.get("rows_out", 0)),
                 rejects=tuple(sorted(rejects.items(), key=lambda item: (-item[1], item[0]))),
-                unchanged=name in unchanged,
             )
         )
     return found

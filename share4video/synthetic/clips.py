@@ -4,14 +4,18 @@ FOLDER/source/*.mp4        what the pipeline is given, good and bad
 FOLDER/heldout/*.mp4       clips for evaluation, never curated
 FOLDER/questions/*.json    MVBench question files over ``heldout``, one per task
 FOLDER/truth/*.json        the truth of every good clip
+FOLDER/set.json            what the set was made of, written last: without it the set is made again
+FOLDER/.made-by-share4video  written first: the set may take its own files away again
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from operator import itemgetter
@@ -21,15 +25,35 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from share4video.synthetic.questions import Question, questions_of_clip
+from share4video.errors import UserError
+from share4video.synthetic.questions import TASK_GROUPS, Question, questions_of_clip
 from share4video.synthetic.render import SIDE, render_state
 from share4video.synthetic.truth import write_truth
 from share4video.synthetic.twins import changed_clip, reordered_clip, reversed_clip
-from share4video.synthetic.world import Clip, State, sample_clip
+from share4video.synthetic.world import FPS, Clip, State, sample_clip
 
-FPS = 8
 Rgb = npt.NDArray[np.uint8]
 _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
+_FORMAT = 2  # of the truth files; a set of another format is made again
+_OWNED = ".made-by-share4video"
+_PARTIAL = ".tmp-"
+_BAD_FILES = (
+    "duplicate-brighter.mp4",
+    "duplicate-reencoded.mp4",
+    "duplicate-cropped.mp4",
+    "too-long.mp4",
+    "too-short.mp4",
+    "black.mp4",
+    "truncated.mp4",
+    "not-a-video.mp4",
+)
+# The names a set uses in each of its folders; no other file there is ever removed.
+_NAMES = {
+    "source": ("clip-[0-9][0-9][0-9][0-9]*.mp4", *_BAD_FILES),
+    "heldout": ("heldout-[0-9][0-9][0-9][0-9]*.mp4",),
+    "questions": tuple(f"{task}.json" for task in TASK_GROUPS),
+    "truth": ("clip-[0-9][0-9][0-9][0-9]*.json", "heldout-[0-9][0-9][0-9][0-9]*.json"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +78,11 @@ def frames(clip: Clip, side: int = SIDE) -> Iterator[Rgb]:
 
 
 def write_mp4(path: Path, shown: Iterator[Rgb], *, fps: int = FPS, crf: int = 20) -> None:
-    """Encode RGB frames as H.264; equal frames give equal bytes (one encoder thread)."""
-    with av.open(str(path), "w") as container:
+    """Encode RGB frames as H.264; equal frames give equal bytes (one encoder thread).
+
+    The file appears under its name once it is whole.
+    """
+    with _whole(path) as partial, av.open(str(partial), "w") as container:
         stream = None
         for rgb in shown:
             if stream is None:
@@ -70,6 +97,17 @@ def write_mp4(path: Path, shown: Iterator[Rgb], *, fps: int = FPS, crf: int = 20
             container.mux(packet)
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Let a file be written under another name in its folder, and give it its own at the end."""
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_clip(path: Path, clip: Clip, truth: Path | None = None) -> None:
     """Write a clip, and its truth into the folder ``truth`` under the same stem."""
     write_mp4(path, frames(clip))
@@ -80,14 +118,27 @@ def write_clip(path: Path, clip: Clip, truth: Path | None = None) -> None:
 def write_demo_set(
     folder: Path, *, seed: int = 0, clips: int = 140, heldout: int = 72, questions_per_task: int = 36
 ) -> DemoSet:
-    """Write the set the demo runs on; the same arguments give the same bytes. A finished set is kept."""
-    made = DemoSet(folder / "source", folder / "heldout", folder / "questions", folder / "truth")
-    recipe = json.dumps({"seed": seed, "clips": clips, "heldout": heldout, "per_task": questions_per_task})
+    """Write the set the demo runs on; the same arguments give the same bytes. A finished set is kept.
+
+    Another set in the folder, or one that was not finished, is replaced.
+
+    Raises:
+        UserError: the folder holds files that no set left there, or cannot be written.
+    """
+    made = DemoSet(*(folder / name for name in _NAMES))
+    wanted = {"seed": seed, "clips": clips, "heldout": heldout, "per_task": questions_per_task}
+    recipe = json.dumps({**wanted, "format": _FORMAT})
     done = folder / "set.json"
-    if done.exists() and done.read_text() == recipe:
+    if done.is_file() and done.read_text() == recipe:
         return made
-    for place in (made.source, made.heldout, made.questions, made.truth):
-        place.mkdir(parents=True, exist_ok=True)
+    try:
+        _make_room(folder, done)
+    except OSError as error:
+        raise UserError(
+            f"the clips cannot be written: {error.strerror}",
+            where=str(error.filename or folder),
+            fix="name a folder that can be written",
+        ) from error
     first = _TRAIN_SEED + 1000 * seed
     train = [(f"clip-{i:04d}", sample_clip(first + i)) for i in range(clips)]
     held = [
@@ -101,8 +152,32 @@ def write_demo_set(
     write_bad_files(made.source, train[0][1])
     chosen = choose_questions([(f"{name}.mp4", clip) for name, clip in held], questions_per_task, seed)
     write_questions(made.questions, chosen)
-    done.write_text(recipe)
+    with _whole(done) as partial:
+        partial.write_text(recipe)
     return made
+
+
+def _make_room(folder: Path, done: Path) -> None:
+    """Make the set's folders and empty them of what an earlier set, finished or not, left there."""
+    owned = folder / _OWNED
+    ours = owned.exists() or done.exists()
+    for name in _NAMES:
+        place = folder / name
+        if not ours and place.is_dir() and any(place.iterdir()):
+            raise UserError(
+                "this folder holds files that no earlier set of clips is known to have left",
+                where=str(place),
+                fix="name another folder, or move them away",
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    owned.write_text(f"The set of clips beside this file may remove its own files in {', '.join(_NAMES)}.\n")
+    done.unlink(missing_ok=True)  # from here on the set is not finished
+    for name, patterns in _NAMES.items():
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        for pattern in (*patterns, f"{_PARTIAL}*"):
+            for file in place.glob(pattern):
+                file.unlink()
 
 
 def _write_job(job: tuple[Path, Clip, Path]) -> None:

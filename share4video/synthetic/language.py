@@ -119,11 +119,24 @@ _SENTENCES = {
     "pans": ("The camera pans {value}.", "The camera turns {value}."),
 }
 _NOTHING = ("Nothing changes.", "Everything stays the same.")
+_BRIEF = (
+    "{things} on a {ground} background.",
+    "There {be} {things} on a {ground} background.",
+    "On a {ground} background {be} {things}.",
+    "{things} can be seen on a {ground} background.",
+)
+_BRIEF_EMPTY = (
+    "An empty {ground} background.",
+    "There is nothing on a {ground} background.",
+    "Nothing but an empty {ground} background.",
+)
 CANONICAL_SHARE = 0.8  # how often a template's first wording is used
 
 
-def _pick(rng: np.random.Generator | None, wordings: Sequence[str]) -> str:
-    if rng is None or rng.random() < CANONICAL_SHARE:
+def _pick(
+    rng: np.random.Generator | None, wordings: Sequence[str], canonical_share: float = CANONICAL_SHARE
+) -> str:
+    if rng is None or rng.random() < canonical_share:
         return wordings[0]
     return wordings[int(rng.integers(1, len(wordings)))]
 
@@ -170,8 +183,11 @@ def summary_caption(captions: Sequence[tuple[float, str]]) -> str:
     return " ".join(parts)
 
 
-def brief_caption(states: Sequence[State]) -> str:
-    """One sentence over a few uniform frames: what is seen, and which of it moves."""
+def brief_caption(states: Sequence[State], rng: np.random.Generator | None = None) -> str:
+    """One sentence over a few uniform frames: what is seen, and which of it moves.
+
+    With ``rng`` never in the canonical wording: of a single sentence, most paraphrases would be equal.
+    """
     seen: dict[int, Seen] = {}
     moving: set[int] = set()
     for state in states:
@@ -183,9 +199,9 @@ def brief_caption(states: Sequence[State]) -> str:
     named = [
         f"a {'moving' if body.body in moving else 'still'} {body.name}" for body in in_order(seen.values())
     ]
-    if not named:
-        return f"An empty {ground} background."
-    text = f"{' and '.join(named)} on a {ground} background."
+    be = "are" if len(named) > 1 else "is"
+    wording = _pick(rng, _BRIEF if named else _BRIEF_EMPTY, canonical_share=0.0)
+    text = wording.format(things=" and ".join(named), be=be, ground=ground)
     return text[0].upper() + text[1:]
 
 

@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from share4video.media.sampling import every
+from share4video.config import BriefConfig
+from share4video.errors import UserError
+from share4video.media.sampling import uniform_indices
 from share4video.synthetic import language
-from share4video.synthetic.language import Change, Fact
+from share4video.synthetic.happenings import happenings
+from share4video.synthetic.known_facts import KnownFact, known_facts, sampled_times
+from share4video.synthetic.language import Fact
 from share4video.synthetic.questions import SAMPLING_S, questions_of_clip
-from share4video.synthetic.world import Body, Clip, Event, Motion
+from share4video.synthetic.world import FPS, Clip
 
 PARAPHRASES = 3
 
 
-def sampled_times(clip: Clip) -> list[float]:
-    """The times at which sampling every 2 s looks, in seconds."""
-    return every(clip.duration_s, SAMPLING_S)
+class TruthRow(BaseModel):
+    """A fact as the truth file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    object: str
+    predicate: str
+    value: str
+    time_s: float
+    observable: bool
+    short: bool
+
+    @property
+    def known(self) -> KnownFact:
+        fact = Fact(self.object, self.predicate, self.value, self.time_s)
+        return KnownFact(fact, self.observable, self.short)
 
 
-def interval_changes(clip: Clip) -> list[Change]:
-    """Every change between consecutive sampled frames, in order of time."""
-    return [change for interval in language.clip_changes(clip, sampled_times(clip)) for change in interval]
+class TruthFile(BaseModel):
+    """What is read of a truth file; the rest of it is for people and other programs."""
+
+    clip: Clip
+    facts: tuple[TruthRow, ...]
 
 
-def all_facts(clip: Clip) -> list[tuple[Fact, bool]]:
-    """The facts of a clip at 2 s sampling, each with whether it is observable without doubt."""
-    first = [(fact, True) for fact in language.first_facts(clip.state_at(0.0), 0.0)]
-    return first + [(change.fact, change.observable) for change in interval_changes(clip)]
+def uniform_times(duration_s: float, fps: float = FPS, frames: int = BriefConfig().frames) -> list[float]:
+    """The times of the uniform frames a brief caption is of, in seconds from the clip's start."""
+    count = max(1, round(duration_s * fps))
+    return [index / fps for index in uniform_indices(count, frames)]
 
 
 def truth(clip: Clip) -> dict[str, Any]:
     """The truth file's content; ``clip`` in it is enough to make the clip again."""
     times = sampled_times(clip)
     states = [clip.state_at(t) for t in times]
+    uniform = [clip.state_at(t) for t in uniform_times(clip.duration_s)]
     captions = []
     for index in range(PARAPHRASES):
         rng = np.random.default_rng([clip.seed, 31, index]) if index else None
@@ -46,7 +67,7 @@ def truth(clip: Clip) -> dict[str, Any]:
         timed = list(zip(times, [first, *later], strict=True))
         captions.append(
             {
-                "brief": language.brief_caption(states[:: max(1, len(states) // 4)]),
+                "brief": language.brief_caption(uniform, rng),
                 "fast": language.fast_caption(list(enumerate(text for _, text in timed))),
                 "sliding": [{"time_s": t, "caption": text} for t, text in timed],
                 "summary": language.summary_caption(timed),
@@ -56,25 +77,58 @@ def truth(clip: Clip) -> dict[str, Any]:
     return {
         "clip": asdict(clip),
         "sampling_s": SAMPLING_S,
-        "facts": [{**asdict(fact), "observable": sure} for fact, sure in all_facts(clip)],
+        "facts": [
+            {**asdict(known.fact), "observable": known.observable, "short": known.short}
+            for known in known_facts(clip)
+        ],
+        "events": [asdict(happening) for happening in happenings(clip)],
         "captions": captions,
         "questions": [asdict(question) for question in questions_of_clip(clip, clip.seed)],
     }
 
 
 def write_truth(path: Path, clip: Clip) -> None:
-    path.write_text(json.dumps(truth(clip), indent=1), encoding="utf-8")
+    """Write the truth file, whole or not at all."""
+    partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    partial.write_text(json.dumps(truth(clip), indent=1), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_truth(path: Path) -> TruthFile:
+    """Read a truth file.
+
+    Raises:
+        UserError: the file is something else, or was written by another version.
+    """
+    try:
+        return TruthFile.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        what = f"{first['msg']} at {where}" if where else first["msg"]
+    except OSError as error:
+        what = f"it cannot be read, {error.strerror}"
+    raise UserError(
+        f"this file is not the truth of a synthetic clip as this version writes it: {what}",
+        where=str(path),
+        fix="name the folder of truth that was written with the clips, or write the clips again",
+    )
 
 
 def read_clip(path: Path) -> Clip:
-    """Read back the clip of a truth file."""
-    fields = json.loads(path.read_text(encoding="utf-8"))["clip"]
-    return Clip(
-        seed=fields["seed"],
-        duration_s=fields["duration_s"],
-        background=fields["background"],
-        bodies=tuple(Body(**body) for body in fields["bodies"]),
-        motions=tuple(Motion(**motion) for motion in fields["motions"]),
-        events=tuple(Event(**event) for event in fields["events"]),
-        camera_x=fields["camera_x"],
-    )
+    """Read back the clip of a truth file. Raises UserError as `read_truth` does."""
+    return read_truth(path).clip
+
+
+def check_truth_folder(folder: Path) -> None:
+    """Refuse a folder of truth that is not there: without truth a report would silently say less.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            "there is no folder of the clips' truth here",
+            where=str(folder),
+            fix="name the folder truth that was written with the clips",
+        )

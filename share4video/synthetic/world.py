@@ -18,6 +18,7 @@ SIZES = {"small": 0.26, "large": 0.36}
 DIRECTIONS = {"right": (1.0, 0.0), "left": (-1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 BACKGROUNDS = ("grey", "dark", "light")
 
+FPS = 8  # of a clip as a file
 MIN_STATE_S = 2.5  # a state that lasts this long is seen at least once when sampled every 2 s
 EDGE = 0.02  # free space kept between an object and the frame's edge
 GAP = 0.03  # free space kept between two objects
@@ -103,6 +104,19 @@ class Clip:
     motions: tuple[Motion, ...]
     events: tuple[Event, ...]
     camera_x: float = 0.0  # where the camera points at time 0
+
+    @property
+    def blinks(self) -> tuple[Event, ...]:
+        """The short states: a body is out of view for less than `MIN_STATE_S`; nothing else is as short."""
+        return tuple(
+            event
+            for event in self.events
+            if event.kind == "blinks" and event.end_s - event.start_s < MIN_STATE_S
+        )
+
+    def without_blinks(self) -> Clip:
+        """Return the clip as it would be without its short states."""
+        return replace(self, events=tuple(event for event in self.events if event not in self.blinks))
 
     def state_at(self, time_s: float) -> State:
         """Return what is visible at ``time_s``."""

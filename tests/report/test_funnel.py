@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,25 @@ def test_a_perfect_run_loses_what_sampling_cannot_show(tmp_path: Path) -> None:
     summary = " ".join(f"At {time_s:.2f} seconds: {text}" for time_s, text in captions)
     left = left_of(tmp_path, captions, summary)
     assert [len(facts) for facts in left] == [8, 6, 6, 6, 6]
+
+
+def test_a_blink_that_a_sample_shows_is_lost_before_the_sampling(tmp_path: Path) -> None:
+    """Whether it is seen is chance, so nobody is asked for it; who tells it loses nothing."""
+    write_truth(tmp_path / "story.json", replace(STORY, events=(Event("blinks", 5.8, 6.4, 0),)))
+    captions = [
+        FIRST,
+        (4.0, "The red square moves right."),
+        (6.0, "The red square disappears."),
+        (8.0, "A small red square appears."),
+    ]
+    rows = [{"caption": text, "end_s": time_s} for time_s, text in captions]
+    whole, visible, shown, said, _ = facts_left(tmp_path / "story.json", rows, None)
+    assert [say(fact) for fact in without(whole, visible)] == [
+        "the red square disappears",
+        "the red square appears",
+        "the red square is small",
+    ]
+    assert len(visible) == 4 and visible == shown == said
 
 
 def test_a_clip_without_a_summary_has_none_of_its_facts_in_it(tmp_path: Path) -> None:

@@ -26,16 +26,15 @@ HOSTILE = """ <script>alert(1)</script><img src=x onerror=alert(2)> "' </style>{
 SECTIONS = {"stages", "funnel", "captions", "tuning", "duplicates", "clips", "rejects"}
 
 
-def page_of(store: LocalStore, run: Run, **options: object) -> Page:
-    return Page(render_report(store, run.refs, truth=run.truth, **options))  # type: ignore[arg-type]
+def page_of(store: LocalStore, run: Run) -> Page:
+    return Page(render_report(store, run.refs, truth=run.truth))
 
 
 def test_a_whole_run_has_every_section(kept_store: LocalStore, run: Run) -> None:
-    page = page_of(kept_store, run, unchanged={"probe", "brief"})
+    page = page_of(kept_store, run)
     assert page.ids() == SECTIONS
     linked = {link.attributes["href"] for link in page.all("a")}
     assert linked == {f"#{section}" for section in SECTIONS}
-    assert page.text.count("unchanged") == 2
     for words in (
         "20 files",
         "15 too short",
@@ -144,6 +143,37 @@ def test_without_truth_there_is_no_funnel_and_no_score(
     page = Page(render_report(kept_store, run.refs))
     assert page.ids() == SECTIONS - {"funnel", "captions"}
     assert page.ids() == Page(render_report(kept_store, run.refs, truth=tmp_path)).ids()
+
+
+def test_truth_that_is_none(kept_store: LocalStore, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    with pytest.raises(UserError, match="no folder"):
+        write_report(kept_store, run.refs, page, truth=tmp_path / "elsewhere")
+    for content in ("{", '{"anything": 1}'):
+        (tmp_path / "clip-0001.json").write_text(content)
+        with pytest.raises(UserError, match=r"not the truth .*clip-0001\.json"):
+            write_report(kept_store, run.refs, page, truth=tmp_path)
+        captioned = {name: ref for name, ref in run.refs.items() if name != "dataset"}
+        with pytest.raises(UserError, match="not the truth"):
+            write_report(kept_store, captioned, page, truth=tmp_path)
+    assert not page.exists()
+
+
+def test_short_states_have_their_own_rows(store: LocalStore, tmp_path: Path) -> None:
+    run = publish_run(store, tmp_path, clips=1, errors=0.0, seed=521, side=32)  # a sample shows its blink
+    page = page_of(store, run)
+    row = "short states in no score above: 3 facts, 3 of them shown at 2 s 1.00 3 0"
+    assert all(f"{role}, {row}" in page.text for role in ("sliding", "summary", "fast"))
+    assert "brief, short states" not in page.text
+    calm = page_of(store, publish_run(store, tmp_path / "calm", clips=1, side=32))
+    assert ", short states" not in calm.text
+
+
+def test_the_champions_evaluation_comes_before_the_release(kept_store: LocalStore, run: Run) -> None:
+    refs = {**run.refs, "evaluate-champion": run.refs["evaluate-base"]}
+    text = Page(render_report(kept_store, refs)).text
+    places = [text.index(f" {name} ") for name in ("evaluate-candidate", "evaluate-champion", "release")]
+    assert places == sorted(places)
 
 
 def test_an_output_that_is_gone(kept_store: LocalStore, run: Run, tmp_path: Path) -> None:

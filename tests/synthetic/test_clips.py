@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from share4video.synthetic.clips import FPS, frames, write_clip, write_demo_set
+from share4video.errors import UserError
+from share4video.synthetic.clips import frames, write_clip, write_demo_set, write_mp4
 from share4video.synthetic.domain import is_synthetic
 from share4video.synthetic.render import render
 from share4video.synthetic.truth import read_clip
-from share4video.synthetic.world import sample_clip
+from share4video.synthetic.world import FPS, sample_clip
 
 
 def _decode(path: Path, every: int = 16) -> list[np.ndarray]:
@@ -38,11 +41,60 @@ def test_frames_on_disk_show_the_clip(tmp_path: Path) -> None:
         assert difference.mean() < 4
 
 
-def test_the_same_set_has_the_same_bytes(demo: Path, tmp_path: Path) -> None:
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_another_set_in_the_same_folder_is_replaced(demo: Path, tmp_path: Path) -> None:
+    write_demo_set(tmp_path, clips=6, heldout=2, questions_per_task=3)
+    own = tmp_path / "source" / "my-holiday.mp4"
+    own.write_bytes(b"mine")
     write_demo_set(tmp_path, clips=4, heldout=3, questions_per_task=2)
-    files = sorted(p.relative_to(demo) for p in demo.rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
-    assert all((demo / f).read_bytes() == (tmp_path / f).read_bytes() for f in files)
+    assert own.read_bytes() == b"mine"
+    own.unlink()
+    assert _files(tmp_path) == _files(demo)
+
+
+def test_a_set_that_was_cut_short_is_made_whole(demo: Path, tmp_path: Path) -> None:
+    """What a kill leaves: files of another, larger set, one of them cut short, and no word of an end."""
+    shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "set.json").unlink()
+    clip = tmp_path / "source" / "clip-0001.mp4"
+    clip.write_bytes(clip.read_bytes()[:1000])
+    for name in ("source/clip-0077.mp4", "source/.tmp-123-clip-0078.mp4", "truth/clip-0077.json"):
+        (tmp_path / name).write_bytes(b"half")
+    write_demo_set(tmp_path, clips=4, heldout=3, questions_per_task=2)
+    assert _files(tmp_path) == _files(demo)
+
+
+def test_a_finished_set_is_kept(demo: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+    write_demo_set(demo, clips=4, heldout=3, questions_per_task=2)
+    assert before == {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
+
+
+def test_files_of_somebody_else_stay(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "clip-0000.mp4").write_bytes(b"mine")
+    with pytest.raises(UserError, match="no earlier set of clips"):
+        write_demo_set(tmp_path, clips=4, heldout=3, questions_per_task=2)
+    assert _files(tmp_path) == {"source/clip-0000.mp4": b"mine"}
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_demo_set(tmp_path / "file", clips=4)
+
+
+def test_a_clip_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def breaking() -> Iterator[np.ndarray]:
+        yield from list(frames(sample_clip(1)))[:20]
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_mp4(tmp_path / "clip.mp4", breaking())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_set_holds_what_curation_must_catch(demo: Path) -> None:
@@ -60,5 +112,6 @@ def test_synthetic_clips_are_told_from_real_ones(demo: Path) -> None:
 
 
 def test_real_clips_are_refused(data_root: Path) -> None:
-    accepted = [p.name for p in sorted((data_root / "videos").iterdir()) if is_synthetic(_decode(p, 60))]
-    assert accepted == []
+    clips = sorted((data_root / "videos").iterdir())
+    assert clips, "there is no real clip to try"
+    assert [path.name for path in clips if is_synthetic(_decode(path, 60))] == []

@@ -12,9 +12,9 @@ from share4video.evaluation.mvbench import PREFILL
 from share4video.evaluation.questions import read_questions
 from share4video.synthetic import language
 from share4video.synthetic.clips import choose_questions, write_questions
+from share4video.synthetic.known_facts import sampled_times
 from share4video.synthetic.qa import SyntheticQuestionWriter
 from share4video.synthetic.questions import TASK_GROUPS, questions_of_clip
-from share4video.synthetic.truth import sampled_times
 from share4video.synthetic.world import Clip, sample_clip
 
 NAMED = [(f"{seed}.mp4", sample_clip(seed, "combination")) for seed in range(150)]

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from share4video.synthetic import language
-from share4video.synthetic.truth import all_facts, interval_changes, sampled_times, truth
+from share4video.synthetic.known_facts import all_facts, interval_changes, sampled_times
+from share4video.synthetic.truth import truth
 from share4video.synthetic.twins import changed_clip, reordered_clip, reversed_clip
 from share4video.synthetic.world import (
     HELD_OUT,
@@ -110,4 +111,5 @@ def test_a_movement_along_both_axes_is_not_called_observable() -> None:
 def test_truth_holds_paraphrases_and_observability() -> None:
     told = truth(sample_clip(3))
     assert len({captions["summary"] for captions in told["captions"]}) > 1
-    assert {"observable", "object", "predicate", "value", "time_s"} == set(told["facts"][0])
+    assert len({captions["brief"] for captions in told["captions"]}) > 1
+    assert {"observable", "short", "object", "predicate", "value", "time_s"} == set(told["facts"][0])
