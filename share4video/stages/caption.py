@@ -100,10 +100,10 @@ def run_shard(
 
 
 def finish(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> StageResult:
-    """Publish the output once every shard is committed."""
+    """Publish the output once every shard is committed; which of them this run did is not known here."""
     inputs = _resolved(inputs)
     output, shards = _output(inputs, config, store), plan(inputs, config, store)
-    return _finished(output, shards, 0 if output.published() else len(shards))
+    return _finished(output, shards, 0 if output.published() else None)
 
 
 def _resolved(inputs: CaptionInputs) -> CaptionInputs:
@@ -138,7 +138,7 @@ def _connected(inputs: CaptionInputs) -> Iterator[dict[str, Endpoint]]:
         yield dict(zip((CAPTIONER, SUMMARIZER), endpoints, strict=True))
 
 
-def _finished(output: ShardSet, shards: Sequence[int], computed: int) -> StageResult:
+def _finished(output: ShardSet, shards: Sequence[int], computed: int | None) -> StageResult:
     manifest = output.published() or output.publish(len(shards))
     return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
 

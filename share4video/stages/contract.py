@@ -16,7 +16,8 @@ class StageResult:
         rows_in: rows the stage had to answer for.
         rows_out: rows it kept.
         rejects: rows it did not keep, by reason code.
-        computed_shards: shards this run worked out; the others were there.
+        computed_shards: shards this run worked out; the others were there. None where it published them and
+            cannot know which: other tasks worked them out, in this run or in one before it.
         metrics: finite numbers for the summary, MLflow and KFP's Metrics artifact.
     """
 
@@ -24,7 +25,7 @@ class StageResult:
     rows_in: int
     rows_out: int
     rejects: dict[str, int] = field(default_factory=dict)
-    computed_shards: int = 0
+    computed_shards: int | None = 0
     total_shards: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -39,7 +40,9 @@ class StageResult:
         return self.computed_shards == 0
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, *, computed_shards: int, total_shards: int) -> StageResult:
+    def from_manifest(
+        cls, manifest: Manifest, *, computed_shards: int | None, total_shards: int
+    ) -> StageResult:
         """Rebuild the result from what was published, so that a second run reports the same rows.
 
         The stage's shards commit the counts ``rows_in``, ``rows_out``, ``reject:<reason>`` and

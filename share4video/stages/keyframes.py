@@ -104,7 +104,7 @@ def run_shard(
 
 
 def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> StageResult:
-    """Publish the committed shards as one output.
+    """Publish the committed shards as one output; which of them this run worked out is not known here.
 
     Raises:
         RuntimeError: a shard is not committed.
@@ -114,7 +114,7 @@ def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sta
     earlier = output.published()
     if earlier is not None:
         return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
-    return StageResult.from_manifest(output.publish(shards), computed_shards=shards, total_shards=shards)
+    return StageResult.from_manifest(output.publish(shards), computed_shards=None, total_shards=shards)
 
 
 def divide(weights: Sequence[float], shards: int) -> list[list[int]]:

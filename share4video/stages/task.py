@@ -168,15 +168,10 @@ def parse_stage_config(model: type[C], text: str) -> C:
 
 def summary_markdown(result: StageResult, details: Mapping[str, str]) -> str:
     """Describe a result as KFP's UI shows it: rows, rejects by reason, metrics."""
-    state = (
-        "unchanged"
-        if result.unchanged
-        else f"{result.computed_shards} of {result.total_shards} shards computed"
-    )
     lines = [
         f"### {result.ref.stage}",
         "",
-        f"`{result.ref}` ({state})",
+        f"`{result.ref}` ({_state(result)})",
         "",
         "| | |",
         "|---|---:|",
@@ -187,6 +182,14 @@ def summary_markdown(result: StageResult, details: Mapping[str, str]) -> str:
     lines += [f"| {name} | {value:.6g} |" for name, value in sorted(result.metrics.items())]
     lines += [f"| {name} | {value.replace('|', ' ')} |" for name, value in sorted(details.items())]
     return "\n".join(lines) + "\n"
+
+
+def _state(result: StageResult) -> str:
+    if result.unchanged:
+        return "unchanged"
+    if result.computed_shards is None:
+        return f"shards computed or reused: {result.total_shards}"
+    return f"{result.computed_shards} of {result.total_shards} shards computed"
 
 
 def _numbers(result: StageResult) -> dict[str, float]:

@@ -19,6 +19,7 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.stages.caption import CaptionInputs, finish, plan, run_shard, run_stage
 from share4video.stages.contract import StageResult
+from share4video.stages.task import summary_markdown
 from share4video.store import LocalStore, Store
 from tests.engines import FakeEngine, picture
 
@@ -141,7 +142,11 @@ def test_shards_run_anywhere_in_any_order(
         finish(inputs, CONFIG, store)
     assert [run_shard(inputs, CONFIG, store, shard) for shard in reversed(shards)] == [True, True]
     assert not run_shard(inputs, CONFIG, store, 0)
-    assert finish(inputs, CONFIG, store).ref == run_stage(inputs, CONFIG, store).ref
+    result = finish(inputs, CONFIG, store)
+    assert (result.computed_shards, result.unchanged) == (None, False)
+    assert "(shards computed or reused: 2)" in summary_markdown(result, {})
+    assert finish(inputs, CONFIG, store).unchanged
+    assert result.ref == run_stage(inputs, CONFIG, store).ref
 
 
 def test_the_summary_is_the_summarizers(store: LocalStore, fake_engine: FakeEngine, work_root: Path) -> None:

@@ -21,6 +21,7 @@ from share4video.dataset.shards import StageRef, read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
 from share4video.stages.keyframes import KeyframesInputs, divide, finish, plan, run_shard, run_stage
+from share4video.stages.task import summary_markdown
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
 from tests.curation.films import clip_row, publish_clips, rendered, write_film
@@ -170,7 +171,10 @@ def test_shards_run_anywhere_and_once(store: LocalStore, source: Path, rows: lis
     with pytest.raises(RuntimeError, match="not committed"):
         finish(inputs, CONFIG, store)
     assert [run_shard(inputs, CONFIG, store, shard) for shard in (2, 0, 1, 0)] == [True, True, True, False]
-    assert finish(inputs, CONFIG, store).rows_out == 4
+    result = finish(inputs, CONFIG, store)
+    assert (result.rows_out, result.computed_shards, result.unchanged) == (4, None, False)
+    assert "(shards computed or reused: 3)" in summary_markdown(result, {})
+    assert "(unchanged)" in summary_markdown(finish(inputs, CONFIG, store), {})
 
 
 KILLED_AFTER_ONE_SHARD = """
