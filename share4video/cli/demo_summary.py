@@ -88,6 +88,8 @@ def _program() -> str:
 
 def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | None) -> list[str]:
     """Return three commands that work as they stand after the demo, also where its folder is on no PATH."""
+    from share4video.dataset.mixture import DESCRIBE_REQUEST
+
     program = _program()
     where = f"SHARE4VIDEO_STORE={shlex.quote(store)}"
     look = f"{where} {program} dataset show {run.refs['dataset']}"
@@ -96,7 +98,7 @@ def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | Non
         again = f"{program} evaluate {run.refs['train']} --questions {questions} --question-clips {heldout}"
         return [look, f"{where} {again}", f"{program} pipeline compile flywheel"]
     champion = f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}"
-    clip, question = shlex.quote(str(answer.video)), shlex.quote(answer.question)
+    clip, question = shlex.quote(str(answer.video)), shlex.quote(DESCRIBE_REQUEST)
     return [
         f"{where} {program} chat --model {champion} --video {clip} {question}",
         f"{where} {program} serve {champion} --port 8080",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from share4video.model_registry import fetch_checkpoint
 from share4video.store import Store
 from share4video.work import WORK_VARIABLE
 from tests.engines import FakeEngine
-from tests.pipelines.material import write_config, write_source
+from tests.pipelines.material import start_share4video, write_config, write_source
 
+WRITTEN = (".parquet", ".jsonl", ".safetensors")
 BASE = "builtin:nano-base"
 STAGES = {
     "mixture": {"grid_frames": 4},
@@ -84,6 +86,48 @@ def test_videos_become_a_released_model_on_s3(
     assert again.unchanged
     assert again.refs == run.refs
     assert again.finished["release"].details["model"] == run.finished["release"].details["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_each_late_stage_publishes_the_same(
+    fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    source = write_source(tmp_path / "source")
+    given = ["--source", str(source), "--question-clips", str(source)]
+    given += ["--questions", str(write_questions(tmp_path / "questions"))]
+    given += ["--config", str(write_config(tmp_path / "config.yaml", fake_engine, **STAGES))]
+
+    def start(shelf: str) -> subprocess.Popen[bytes]:
+        command = ["pipeline", "run", "flywheel", "--local", *given, "--store", str(tmp_path / shelf)]
+        return start_share4video(*command, cwd=tmp_path, stderr=subprocess.PIPE)
+
+    with shared_server([EngineSpec(model_path=BASE)]):
+        whole = start("whole")
+        _, said = whole.communicate(timeout=600)
+        assert whole.returncode == 0, said.decode()
+        for stage in ("mixture", "train", "evaluate-candidate", "release"):
+            victim = start("killed")
+            assert victim.stderr is not None
+            with victim.stderr:
+                lines = iter(victim.stderr.readline, b"")
+                assert any(line.startswith(f"{stage} ...".encode()) for line in lines), f"no {stage}"
+                victim.kill()
+                victim.wait()
+        rest = start("killed")
+        _, said = rest.communicate(timeout=600)
+        assert rest.returncode == 0, said.decode()
+    data = written(tmp_path / "whole")
+    assert {Path(key).suffix for key in data} == {*WRITTEN}
+    assert written(tmp_path / "killed") == data
+
+
+def written(shelf: Path) -> dict[str, bytes]:
+    """What is published as data, by its key in the store."""
+    found = [path for path in shelf.rglob("*") if path.suffix in WRITTEN]
+    return {path.relative_to(shelf).as_posix(): path.read_bytes() for path in found}
 
 
 def flywheel(config: RunConfig, given: dict[str, str], folder: Path) -> LocalRun:

@@ -1,0 +1,78 @@
+"""The demo as a person runs it: twice, and then the commands it says to try next."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from share4video.work import WORK_VARIABLE
+
+SMALL = ("--clips", "4", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
+PROGRAM = (sys.executable, "-c", "from share4video.cli.main import app; app()")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def share4video(*arguments: str, cwd: Path, **environment: str) -> str:
+    """Run the command line to its end in ``cwd``; returns its standard output."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def summary(shown: str) -> dict[str, str]:
+    """Read the table: what, and its value."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
+    found: dict[str, str] = {}
+    for _, name, value, _ in rows:
+        last = name or list(found)[-1]  # a value goes on in the next line
+        found[last] = f"{found[last]} {value}" if last in found else value
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_runs_twice_and_its_next_commands_work(place: Path) -> None:
+    shown = share4video("demo", *SMALL, cwd=place)
+    table = summary(shown)
+    reasons = [int(count) for count in re.findall(r"(\d+) [a-z ]+", table["rejected"])]
+    assert int(table["clips in"]) == int(table["kept"]) + int(table["duplicates"]) + sum(reasons)
+    assert {"caption F1, brief", "caption F1, sliding", "caption F1, summary"} <= {*table}
+    assert "before tuning" in table["accuracy, temporal"]
+    assert "is registered" in table["gate"]
+    report = place / "share4video-demo" / "report.html"
+    assert "<html" in report.read_text()
+
+    again = share4video("demo", *SMALL, cwd=place)
+    assert "Nothing changed" in again and "Nothing changed" not in shown
+    assert {**summary(again), "gate": ""} == {**table, "gate": ""}
+
+    tried = re.findall(r"^  (\S.*)$", again.partition("try next:\n")[2], re.MULTILINE)
+    assert len(tried) == 3
+    for command in tried:
+        words = shlex.split(command)
+        given = dict(word.split("=", 1) for word in words if word.startswith("SHARE4VIDEO_"))
+        arguments = words[len(given) + 1 :]
+        slow = arguments[0] in ("evaluate", "chat", "serve")  # that they are understood is enough
+        assert share4video(*arguments, *(["--help"] if slow else []), cwd=place, **given)
