@@ -13,6 +13,8 @@ RESOURCES_FILE = Path(__file__).with_name("resources.yaml")
 
 
 class Toleration(BaseModel):
+    """A toleration as Kubernetes writes it: nodes that carry this taint may run the task."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     key: str
     operator: str = "Equal"
@@ -21,6 +23,8 @@ class Toleration(BaseModel):
 
 
 class Accelerator(BaseModel):
+    """Which accelerator a task takes, as the cluster names its kind, and how many of them."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
     type: str
     count: int = Field(ge=1)

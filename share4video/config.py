@@ -192,6 +192,8 @@ class EnginesConfig(Config):
 
 
 class RunConfig(Config):
+    """All of a run's configuration: the models, and the numbers of every stage."""
+
     engines: EnginesConfig = EnginesConfig()
     probe: ProbeConfig = ProbeConfig()
     brief: BriefConfig = BriefConfig()
@@ -214,12 +216,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            tree = _parse_yaml(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise UserError(
                 f"cannot read the configuration: {error.strerror}", where=str(path), fix="check the path"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except ValueError as error:  # also where it is not UTF-8
             raise UserError(
                 "the configuration is not YAML", where=str(path), fix=" ".join(str(error).split())
             ) from error
@@ -258,9 +260,23 @@ def _set(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise UserError(f"{name} holds a value, not keys", where=override, fix="shorten the path")
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        node[leaf] = _parse_yaml(value)
+    except ValueError:
         raise UserError("the value is not YAML", where=override, fix="quote it") from None
+
+
+def _parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds.
+
+    Raises:
+        ValueError: it is not YAML, or a value is not what it looks like, such as a date without such a month.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # PyYAML lets them through
+        raise ValueError(f"a value is not what it looks like ({error}), quote it") from error
 
 
 def _known_keys(path: Sequence[int | str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ERROR_FILE_VARIABLE = "SHARE4VIDEO_ERROR_FILE"
@@ -28,6 +30,27 @@ class UserError(Exception):
         place = f" ({self.where})" if self.where else ""
         remedy = f": {self.fix}" if self.fix else ""
         return f"{self.what}{place}{remedy}."
+
+
+@contextmanager
+def reading(what: str, where: str | Path) -> Iterator[None]:
+    """Say in a sentence what the file system complains of inside the block.
+
+    Args:
+        what: what is read there, such as "the folder".
+        where: its path, for complaints that name none.
+
+    Raises:
+        UserError: there was an OSError, such as a missing permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot read {what}: {error.strerror or error}",
+            where=str(error.filename or where),
+            fix="check the path and its permissions",
+        ) from error
 
 
 def record_user_error(error: UserError) -> None:

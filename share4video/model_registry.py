@@ -22,6 +22,7 @@ from share4video.errors import UserError
 from share4video.evaluation.gate import GateDecision
 from share4video.store import LocalStore, Store
 from share4video.training import tracking
+from share4video.training.mlflow_address import shown
 from share4video.work import work_folder
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ _URI = re.compile(r"models:/([^/@]+)(?:@([\w.-]+)|/(\d{1,99}))")
 _MAX_VERSION = 2**31 - 1  # databases hold no greater number
 _STORE_VARIABLE, _DEFAULT_STORE = "SHARE4VIDEO_STORE", "store"  # as on the command line
 _SQLITE = "sqlite:///"
-# A server that dies half way is reported within seconds; MLflow's own defaults go on trying for minutes.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _IN_THE_STORE = "share4video:/"  # an MLflow server refuses local folders as a version's source
 
 
@@ -109,9 +108,6 @@ class ModelRegistry:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.tracking_uri)
@@ -265,7 +261,7 @@ def resolve(uri: str, store: Store | None = None) -> RegisteredModel:
     if model is None:
         raise UserError(
             "the registry knows no such model",
-            where=f"{uri} at {registry.tracking_uri}",
+            where=f"{uri} at {shown(registry.tracking_uri)}",
             fix="run the release pipeline first, or set MLFLOW_TRACKING_URI to the registry it used",
         )
     return model

@@ -1,10 +1,19 @@
-"""Published checkpoints and evaluations to register, and an MLflow database that is ready at once."""
+"""Published checkpoints and evaluations to register, an MLflow database that is ready at once, a server."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 from share4video.config import EvaluateConfig, TrainConfig
 from share4video.dataset.manifest import StageRef
@@ -82,3 +91,46 @@ def place_database(template: Path, store_root: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(template, target)
     return target
+
+
+@contextmanager
+def mlflow_server(template: Path, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a real MLflow server on a free port; yields its address and its process, for `kill_server`."""
+    database = place_database(template, folder / "server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--workers", "1"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    address = f"http://127.0.0.1:{port}"
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # half the memory
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                if httpx.get(f"{address}/health", timeout=2).is_success:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield address, process
+    finally:
+        if process.poll() is None:
+            kill_server(process)
+
+
+def kill_server(process: subprocess.Popen[bytes]) -> None:
+    """End a server and its workers at once, as a crash would."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

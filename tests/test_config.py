@@ -59,6 +59,7 @@ def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:
     assert config.keyframes.threshold == 0.9
     assert config.engines.summarizer is None
     assert config.caption.fast
+    assert load_config(None, ["dataset.title='2024-13-45'"]).dataset.title == "2024-13-45"
     assert (
         load_config(None, ["engines.captioner.url=http://host/v1"]).engines.captioner.url == "http://host/v1"
     )
@@ -69,6 +70,7 @@ def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "not a mapping"),
         ("a: [", "not YAML"),
+        ("dataset: {title: 2024-13-45}\n", "not YAML"),
         ("train: {epoch: 1}\n", "unknown configuration key train.epoch"),
         ("trian: {}\n", "did you mean train?"),
         ("engines: {summarizer: {modelpath: a}}\n", "did you mean model_path?"),
@@ -107,6 +109,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("=3", "not an override"),
         ("train.epochs.more=3", "holds a value"),
         ("train.epochs=[", "not YAML"),
+        ("dataset.title=2024-13-45", "not YAML (dataset.title=2024-13-45): quote it"),
+        ("dataset.title=!!timestamp soon", "not YAML"),
+        ("dataset.title=!!bool perhaps", "not YAML"),
+        ("dataset.title=!!int ''", "not YAML"),
+        (f"dataset.title={'1' * 5000}", "not YAML"),
+        (f"dataset.title={'[' * 5000}", "not YAML"),
         ("train.epoch=3", "did you mean epochs?"),
         ("..=1", "unknown configuration key"),
     ],

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -23,7 +19,9 @@ from share4video.store import LocalStore, Store
 from share4video.training import tracking
 from tests.registry_material import (
     UNUSABLE,
+    kill_server,
     make_database,
+    mlflow_server,
     place_database,
     publish_checkpoint,
     publish_evaluation,
@@ -256,40 +254,8 @@ def test_an_output_without_a_checkpoint_is_named(store: LocalStore) -> None:
 
 @pytest.fixture
 def server(template: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real MLflow server on a free port."""
-    database = place_database(template, tmp_path / "server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--workers", "1"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    address = f"http://127.0.0.1:{port}"
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=tmp_path,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # half the memory
-        )
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                if httpx.get(f"{address}/health", timeout=2).is_success:
-                    break
-            except httpx.HTTPError:
-                pass
-            assert process.poll() is None, (tmp_path / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        yield address, process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with mlflow_server(template, tmp_path) as running:
+        yield running
 
 
 @pytest.mark.slow
@@ -307,8 +273,7 @@ def test_a_server_takes_a_local_store_and_is_named_when_it_goes_down(
     assert registry.register(store, model.checkpoint).version == model.version
     assert not (store.root / "mlflow").exists()
 
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_server(process)
     started = time.monotonic()
     with pytest.raises(UserError, match="the MLflow server does not answer") as caught:
         registry.champion()

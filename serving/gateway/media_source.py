@@ -62,6 +62,7 @@ class MediaSource:
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> MediaSource:
+        """Return a source for what the settings allow: hosts, networks, a folder, S3 prefixes, sizes."""
         return cls(
             remote=Remote(settings.allowed_hosts, settings.allowed_networks, settings.fetch_timeout_s),
             file_root=settings.file_root,

@@ -46,6 +46,7 @@ class Upstream:
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Upstream:
+        """Return the gateway's main model; it goes by the gateway's own name where it has no other."""
         return cls(
             base_url=settings.upstream_url.rstrip("/"),
             model=settings.upstream_model or settings.model_name,

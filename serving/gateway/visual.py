@@ -90,6 +90,7 @@ class VisualInput:
 
 
 def decode_limits(settings: GatewaySettings) -> Limits:
+    """Return the seconds and the pixels that decoding one clip may take."""
     return Limits(wall_s=settings.decode_timeout_s, max_pixels=settings.max_pixels)
 
 

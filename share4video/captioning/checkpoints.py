@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import share4video
-from share4video.errors import UserError
+from share4video.errors import UserError, reading
 
 BUILTIN_PREFIX = "builtin:"
 _BUILTIN_ROOT = Path(share4video.__file__).parent / "synthetic" / "weights"
@@ -18,6 +18,7 @@ _BUILTIN_ROOT = Path(share4video.__file__).parent / "synthetic" / "weights"
 _MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 _MAX_HEADER_BYTES = 100 << 20  # the format's own limit on a safetensors header
 _COPY_AGAIN = "copy the model again"
+_FOLDER = "the model folder"
 _INDEX = "model.safetensors.index.json"
 
 _revisions: dict[tuple[tuple[str, int, int], ...], str] = {}
@@ -31,12 +32,13 @@ def checkpoint_folder(model_path: str) -> Path:
     """
     if model_path.startswith(BUILTIN_PREFIX):
         name = model_path.removeprefix(BUILTIN_PREFIX)
+        known = sorted(card.parent.name for card in _BUILTIN_ROOT.glob("*/config.json"))
+        if name not in known:
+            fix = f"known: {', '.join(known) or 'none'}"
+            raise UserError("no such built-in model", where=model_path, fix=fix)
         folder = _BUILTIN_ROOT / name
-        if not re.fullmatch(r"[\w.-]+", name) or not folder.is_dir():
-            known = ", ".join(sorted(card.parent.name for card in _BUILTIN_ROOT.glob("*/config.json")))
-            raise UserError("no such built-in model", where=model_path, fix=f"known: {known or 'none'}")
-    else:
-        folder = Path(model_path).expanduser().resolve()
+    else:  # not pathlib's own: they raise where a user or the end of a chain of links is not found
+        folder = Path(os.path.realpath(os.path.expanduser(model_path)))
     check_checkpoint(folder)
     return folder
 
@@ -48,23 +50,17 @@ def check_checkpoint(folder: Path) -> None:
     server finds those, where the architecture is at hand).
 
     Raises:
-        UserError: naming the file that is missing or damaged.
+        UserError: naming the file that is missing, damaged or cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(
-            "no such model folder",
-            where=str(folder),
-            fix="check the path; a model on a hub is downloaded first, and its folder is named",
-        )
-    _json_object(folder / "config.json")
-    index = folder / _INDEX
-    if index.is_file():
-        names = _json_object(index).get("weight_map")
-        if not isinstance(names, dict):
-            raise UserError("the weight index has no weight_map", where=str(index), fix=_COPY_AGAIN)
-        weights = sorted({folder / str(name) for name in names.values()})
-    else:
-        weights = sorted(folder.glob("*.safetensors"))
+    with reading(_FOLDER, folder):
+        if not folder.is_dir():
+            raise UserError(
+                "no such model folder",
+                where=str(folder),
+                fix="check the path; a model on a hub is downloaded first, and its folder is named",
+            )
+        _json_object(folder / "config.json")
+        weights = _weights_files(folder)
     if not weights:
         raise UserError(
             "the model folder holds no safetensors weights",
@@ -75,27 +71,43 @@ def check_checkpoint(folder: Path) -> None:
         _check_weights_file(file)
 
 
+def _weights_files(folder: Path) -> list[Path]:
+    """Return the files the weights are in: those the index names, or where there is none those there are."""
+    index = folder / _INDEX
+    if not index.is_file():
+        return sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
+    names = _json_object(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise UserError("the weight index has no weight_map", where=str(index), fix=_COPY_AGAIN)
+    return sorted({folder / str(name) for name in names.values()})
+
+
 def checkpoint_revision(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of the checkpoint's files, in hexadecimal.
 
     The answer is kept for as long as no file's size or time of change differs.
+
+    Raises:
+        UserError: a file cannot be read.
     """
-    files = list(_model_files(folder))
-    stats = [(str(file), file.stat()) for file in files]
-    seen = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-    if seen not in _revisions:
-        total = hashlib.sha256()
-        for file in files:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
-        _revisions[seen] = total.hexdigest()
+    with reading(_FOLDER, folder):
+        files = list(_model_files(folder))
+        stats = [(str(file), file.stat()) for file in files]
+        seen = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        if seen not in _revisions:
+            total = hashlib.sha256()
+            for file in files:
+                with file.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
+            _revisions[seen] = total.hexdigest()
     return _revisions[seen]
 
 
 def checkpoint_bytes(folder: Path) -> int:
-    """Return the size of the checkpoint's files."""
-    return sum(file.stat().st_size for file in _model_files(folder))
+    """Return the size of the checkpoint's files. Raises UserError where the folder cannot be read."""
+    with reading(_FOLDER, folder):
+        return sum(file.stat().st_size for file in _model_files(folder))
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

@@ -115,6 +115,7 @@ Outcome = Completion | CallError
 
 
 def text_part(text: str) -> dict[str, Any]:
+    """Return a content part for a text."""
     return {"type": "text", "text": text}
 
 

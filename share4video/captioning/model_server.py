@@ -127,10 +127,12 @@ def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer |
 
 
 def _ask_for_server(folder: Path) -> None:
-    """Ask the owner of ``folder`` for its server, and wait until it listens."""
+    """Ask the owner of ``folder`` for its server, and wait until it listens or the owner gave up."""
     (folder / WANTED_FILE).touch()
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (folder / _ADDRESS_FILE).exists() and time.monotonic() < deadline:
+        if not (folder / ON_DEMAND_FILE).exists():
+            return
         error = read_user_error(folder / FAILED_FILE)
         if error is not None:
             raise error

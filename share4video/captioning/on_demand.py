@@ -66,5 +66,26 @@ def _keep(folder: Path, checkpoints: Sequence[Path], over: threading.Event) -> N
     try:
         with serve_models(checkpoints, folder=folder):
             over.wait()
-    except UserError as error:
-        write_user_error(error, folder / FAILED_FILE)
+    except Exception as error:  # whoever waits for the server must hear of it, whatever it is
+        _tell(folder, error)
+        if not isinstance(error, UserError | OSError):
+            raise  # a bug keeps its traceback
+
+
+def _tell(folder: Path, error: Exception) -> None:
+    """Leave word for those who wait that the server does not come."""
+    try:
+        write_user_error(_as_user_error(folder, error), folder / FAILED_FILE)
+    except OSError:
+        (folder / ON_DEMAND_FILE).unlink(missing_ok=True)  # needs no room, and ends the waiting, too
+
+
+def _as_user_error(folder: Path, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    what = "the model server did not start"
+    if isinstance(error, OSError):
+        fix = "make room there, or check the path and its permissions, and run again"
+        return UserError(f"{what}: {error.strerror or error}", where=str(error.filename or folder), fix=fix)
+    said = " ".join(f"{type(error).__name__} {error}".split())
+    return UserError(f"{what}: {said}", where=str(folder), fix="read the traceback that the run printed")

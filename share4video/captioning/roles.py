@@ -63,6 +63,7 @@ def messages(dialect: Dialect, given: RoleInput) -> list[Message]:
 
 
 def prompt_version(dialect: Dialect) -> str:
+    """Return the name of the dialect's prompts as they are now; captions are published under it."""
     return _PROMPT_SETS[dialect].VERSION
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from share4video.errors import UserError
+from share4video.errors import UserError, reading
 from share4video.evaluation.questions import Question
 from share4video.media import compose, decode
 from share4video.media.limits import MediaError
@@ -63,22 +63,23 @@ def locate(questions: Iterable[Question], clips: Path) -> dict[str, Span]:
     """Return the span of every question, by question id.
 
     Raises:
-        UserError: the folder or one of the videos is missing.
+        UserError: the folder or one of the videos is missing or cannot be read.
     """
-    if not clips.is_dir():
-        raise UserError(
-            "the clips folder is missing", where=str(clips), fix="give the folder the questions name"
-        )
     spans: dict[str, Span] = {}
     missing: dict[str, None] = {}
-    for question in questions:
-        path = clips / question.video
-        if not path.exists() and question.task in VIDEO_ROOTS:
-            path = clips / VIDEO_ROOTS[question.task] / question.video
-        if path.exists():
-            spans[question.id] = Span(path, question.start_s, question.end_s)
-        else:
-            missing.setdefault(question.video)
+    with reading("the clips folder", clips):
+        if not clips.is_dir():
+            raise UserError(
+                "the clips folder is missing", where=str(clips), fix="give the folder the questions name"
+            )
+        for question in questions:
+            path = clips / question.video
+            if not path.exists() and question.task in VIDEO_ROOTS:
+                path = clips / VIDEO_ROOTS[question.task] / question.video
+            if path.exists():
+                spans[question.id] = Span(path, question.start_s, question.end_s)
+            else:
+                missing.setdefault(question.video)
     if missing:
         raise UserError(
             f"{len(missing)} of the questions' videos are missing, first of all {next(iter(missing))}",

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from share4video.dataset.manifest import canonical_json
-from share4video.errors import UserError
+from share4video.errors import UserError, reading
 
 LETTERS = "ABCDEFG"  # the reference's answer check knows no others
 _MAX_FILE_BYTES = 64 << 20
@@ -82,9 +82,11 @@ def read_questions(path: Path) -> list[Question]:
     """Read a question folder, or a single task file, in order of task and of their place in the file.
 
     Raises:
-        UserError: there is no question, or a file or a record is wrong (named).
+        UserError: there is no question, or a file or a record is wrong or cannot be read (named).
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    with reading("the questions", path):
+        folder = path.is_dir()
+        files = sorted(file for file in path.iterdir() if file.name.endswith(".json")) if folder else [path]
     questions = [question for file in files for question in _read_task(file)]
     if not questions:
         raise UserError(

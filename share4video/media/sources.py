@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from share4video.errors import UserError
+from share4video.errors import UserError, reading
 from share4video.media.limits import MediaError
 from share4video.media.probe import content_hash
 
@@ -52,20 +52,14 @@ def list_sources(source: str) -> list[SourceFile]:
         UserError: the source is missing or cannot be read, or there is no file in it.
     """
     root = Path(source)
-    if root.is_file():
-        return [_named(root, root.name)]
-    if not root.is_dir():
-        raise UserError("no such folder or file", where=source, fix="give a folder of videos")
-    try:
+    with reading("the source", source):  # also a question such as is_file may not be answered
+        if root.is_file():
+            return [_named(root, root.name)]
+        if not root.is_dir():
+            raise UserError("no such folder or file", where=source, fix="give a folder of videos")
         walk = list(os.walk(root, onerror=_raise))
-    except OSError as error:
-        raise UserError(
-            f"cannot read the folder: {error.strerror}",
-            where=str(error.filename),
-            fix="check its permissions",
-        ) from error
-    paths = [Path(folder, name) for folder, _, names in walk for name in names]
-    rows = [path for path in paths if _is_row(path)]
+        paths = [Path(folder, name) for folder, _, names in walk for name in names]
+        rows = [path for path in paths if _is_row(path)]
     if not rows:
         raise UserError("there is no video in the folder", where=source, fix="give a folder of videos")
     return sorted((_named(path, path.relative_to(root).as_posix()) for path in rows), key=lambda row: row.uri)
@@ -76,6 +70,7 @@ def source_path(source: str | Path, uri: str) -> Path:
 
     Raises:
         MediaError: the name leads out of the source (tables come from elsewhere too), or is an address.
+        UserError: the source cannot be read.
     """
     if "://" in uri:
         raise MediaError("unreadable", "clips are read from a folder, not from an address")
@@ -83,7 +78,8 @@ def source_path(source: str | Path, uri: str) -> Path:
     if relative.is_absolute() or ".." in relative.parts:
         raise MediaError("unreadable", "the name leads out of the source folder")
     root = Path(source)
-    return root if root.is_file() and root.name == uri else root / relative
+    with reading("the source", source):
+        return root if root.is_file() and root.name == uri else root / relative
 
 
 def clip_path(source: str | Path, clip: Mapping[str, Any]) -> Path:

@@ -25,6 +25,7 @@ from share4video.captioning.domain_guard import domain_of, refuse_foreign_clip
 from share4video.config import EngineSpec, EvaluateConfig
 from share4video.dataset.manifest import StageRef, canonical_json
 from share4video.dataset.shards import ShardSet
+from share4video.errors import reading
 from share4video.evaluation.grids import Inspect, Span, locate
 from share4video.evaluation.mvbench import Session
 from share4video.evaluation.questions import Question, questions_hash, read_questions
@@ -242,14 +243,21 @@ def _inspector(spec: EngineSpec) -> Inspect | None:
 
 
 def _clips_hash(questions: Sequence[Question], spans: Mapping[str, Span]) -> str:
-    """Hash the names and bytes of the videos that are asked about; two tasks' videos may share a name."""
+    """Hash the names and bytes of the videos that are asked about; two tasks' videos may share a name.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
     total = hashlib.sha256()
     for video, path in sorted({(question.video, spans[question.id].path) for question in questions}):
-        files = sorted(path.glob("*.jpg")) if path.is_dir() else [path]
-        for file in files:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{video}\0{file.name}\0{digest}\n".encode())
+        with reading("a video that is asked about", path):
+            files = [path]
+            if path.is_dir():
+                files = sorted(file for file in path.iterdir() if file.name.endswith(".jpg"))
+            for file in files:
+                with file.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                total.update(f"{video}\0{file.name}\0{digest}\n".encode())
     return total.hexdigest()
 
 

@@ -2,8 +2,8 @@
 
 ``MLFLOW_TRACKING_URI`` names the server; without it runs go to a SQLite file beside the local store (or in
 the work folder, where the store is remote) with the artifacts next to it, never to the working directory. An
-``MLFLOW_RUN_ID`` that is set names the run to log to. This module imports neither torch nor, before a run is
-opened, MLflow.
+``MLFLOW_RUN_ID`` that is set names the run to log to, in whatever experiment that is. This module imports
+neither torch nor, before a run is opened, MLflow.
 """
 
 from __future__ import annotations
@@ -12,11 +12,20 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from share4video.errors import UserError
+from share4video.training.mlflow_address import (
+    SERVERS,
+    SILENT,
+    check_server,
+    first_line,
+    hand_over_credentials,
+    is_silence,
+    shown,
+)
 from share4video.work import work_folder
 
 EXPERIMENT = "share4video"
@@ -26,16 +35,20 @@ MIXTURE_TAG = "share4video.mixture"
 DATASET_TAG = "share4video.dataset_hash"
 BASE_TAG = "share4video.base_model"
 
-_SERVERS = ("http://", "https://")
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAUTHORIZED")
 _ANOTHER = "set MLFLOW_TRACKING_URI to a server or a database that MLflow can use"
+_AGAIN = "bring it back and run the stage again; the training goes on where it was"
 _MAX_NAME = 250
-_SERVER_TIMEOUT_S = 5.0
+# A server that dies half way is reported within seconds; MLflow's own defaults go on trying for minutes.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 _SYSTEM_METRICS_INTERVAL_S = "5"
 
 
 def configure(store_root: str | None) -> str:
     """Return the address runs and models are tracked at, once it is known to be usable.
+
+    A server's user and password are not in it, but in the environment, where MLflow looks for them; there too
+    it is told to be patient with a server for seconds, where nothing else is set.
 
     Args:
         store_root: the store whose own database it is where ``MLFLOW_TRACKING_URI`` names none; None or a
@@ -44,9 +57,11 @@ def configure(store_root: str | None) -> str:
     Raises:
         UserError: the server does not answer within seconds or refuses this client.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **_PATIENCE}.items():
+        os.environ.setdefault(name, value)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_folder(store_root) / 'mlflow.db'}"
-    if uri.startswith(_SERVERS):
+    if uri.startswith(SERVERS):
+        uri = hand_over_credentials(uri)
         check_server(uri)
     return uri
 
@@ -60,15 +75,9 @@ def connect(store_root: str | None) -> Any:
         UserError: MLflow cannot be used there.
     """
     uri = configure(store_root)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     with speaking(uri):
-        import mlflow
-
-        mlflow.set_tracking_uri(uri)
-        if uri.startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
-            artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / name
-            mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
-        mlflow.set_experiment(name)
+        mlflow = _imported(uri)
+        _select_experiment(mlflow, uri)
     return mlflow
 
 
@@ -80,7 +89,7 @@ def speaking(uri: str) -> Iterator[None]:
         UserError: the server is down or refuses this client, or MLflow fails at ``uri`` in another way.
     """
     try:
-        from mlflow.exceptions import MlflowException, RestException
+        from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise _unusable(error, uri, fix="install share4video with its extra train or serve") from error
@@ -90,33 +99,25 @@ def speaking(uri: str) -> Iterator[None]:
         if error.error_code in _REFUSALS:
             raise UserError(
                 "the MLflow server refuses this client",
-                where=_shown(uri),
+                where=shown(uri),
                 fix="check MLFLOW_TRACKING_USERNAME and the server's allowed hosts"
-                f" ({_first_line(error).rstrip('.')})",
+                f" ({first_line(error).rstrip('.')})",
             ) from error
-        if uri.startswith(_SERVERS) and not isinstance(error, RestException):
-            raise UserError(
-                "the MLflow server does not answer",
-                where=_shown(uri),
-                fix="start it, or set MLFLOW_TRACKING_URI to one that runs",
-            ) from error
+        if is_silence(error, uri):
+            fix = "start it, or set MLFLOW_TRACKING_URI to one that runs"
+            raise UserError(SILENT, where=shown(uri), fix=fix) from error
         raise _unusable(error, uri) from error
     except (SQLAlchemyError, ImportError, OSError, ValueError) as error:  # damaged, no driver, no such port
         raise _unusable(error, uri) from error
 
 
 def _unusable(error: Exception, uri: str, fix: str = _ANOTHER) -> UserError:
-    first_sentence = _first_line(error).split(". ")[0].strip(" .")
+    first_sentence = first_line(error).split(". ")[0].strip(" .")
     return UserError(
         f"MLflow cannot be used: {first_sentence}",
-        where=_shown(uri),
+        where=shown(uri),
         fix=fix,
     )
-
-
-def _shown(uri: str) -> str:
-    """Return ``uri`` without the user and the password that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def allowed_name(name: str) -> str:
@@ -146,7 +147,9 @@ class TrainingRun:
         self._send()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        self._mlflow.set_tags(dict(tags))
+        """Set tags of the run. Raises UserError where MLflow does not take them."""
+        with speaking(self._mlflow.get_tracking_uri()):
+            self._mlflow.set_tags(dict(tags))
 
     def close(self) -> None:
         """Send what waits.
@@ -156,11 +159,7 @@ class TrainingRun:
         """
         error = self._send()
         if error is not None:
-            raise UserError(
-                f"MLflow took no metrics: {_first_line(error)}",
-                where=self._mlflow.get_tracking_uri(),
-                fix="bring the server back and run the stage again; the training goes on where it was",
-            ) from error
+            raise _cut_off(error, self._mlflow.get_tracking_uri(), "MLflow took no metrics") from error
 
     def _send(self) -> Exception | None:
         from mlflow.exceptions import MlflowException
@@ -187,27 +186,78 @@ def training_run(
         tags: lineage.
 
     Raises:
-        UserError: MLflow cannot be used, or the named run belongs to a training with other parameters.
+        UserError: MLflow cannot be used, stopped answering before all was logged, or the named run does not
+            exist or belongs to a training with other parameters. What is raised in the block goes before.
     """
-    mlflow = connect(store_root)
-    from mlflow.exceptions import MlflowException
-
+    uri = configure(store_root)
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", _SYSTEM_METRICS_INTERVAL_S)
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
-    run_id = os.environ.get("MLFLOW_RUN_ID") or _unfinished_run(mlflow, key)
-    try:
-        with mlflow.start_run(run_id=run_id, run_name=f"train-{key[:8]}", log_system_metrics=True):
+    named = os.environ.get("MLFLOW_RUN_ID") or None
+    with speaking(uri):
+        mlflow = _imported(uri)
+        mlflow.search_experiments(max_results=1)  # what fails after this is not the address's fault
+    with _opening(uri, named):
+        if named is not None:
+            mlflow.set_experiment(experiment_id=mlflow.get_run(named).info.experiment_id)
+        else:
+            _select_experiment(mlflow, uri)
+        run_id = named or _unfinished_run(mlflow, key)
+        mlflow.start_run(run_id=run_id, run_name=f"train-{key[:8]}", log_system_metrics=True)
+    with _ended(mlflow, uri):
+        with _opening(uri, named):
             mlflow.log_params({name: str(value) for name, value in flatten(params).items()})
             mlflow.set_tags({KEY_TAG: key, **tags})
-            run = TrainingRun(mlflow)
-            yield run
-            run.close()
+        run = TrainingRun(mlflow)
+        yield run
+        run.close()
+
+
+@contextmanager
+def _opening(uri: str, named: str | None) -> Iterator[None]:
+    """Do as `speaking`, but lay what MLflow refuses to the run that the user named, where one is named."""
+    with speaking(uri):
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if named is None or is_silence(error, uri) or error.error_code in _REFUSALS:
+                raise
+            raise UserError(
+                f"MLflow refused the run: {first_line(error)}",
+                where=shown(uri),
+                fix="unset MLFLOW_RUN_ID, or give the id of a run of this very training",
+            ) from error
+
+
+@contextmanager
+def _ended(mlflow: Any, uri: str) -> Iterator[None]:
+    """End the active run after the block.
+
+    MLflow's own context manager would put its complaint about a server that is down in the place of what
+    went wrong in the block.
+
+    Raises:
+        UserError: the block went well, but the end is not taken.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except BaseException:
+        with suppress(MlflowException):
+            mlflow.end_run("FAILED")
+        raise
+    try:
+        mlflow.end_run()
     except MlflowException as error:
-        raise UserError(
-            f"MLflow refused the run: {_first_line(error)}",
-            where=mlflow.get_tracking_uri(),
-            fix="unset MLFLOW_RUN_ID, or give the id of a run of this very training",
-        ) from error
+        raise _cut_off(error, uri, "MLflow did not end the run") from error
+
+
+def _cut_off(error: Exception, uri: str, what: str) -> UserError:
+    """Return what to say of a run that the server did not see to its end."""
+    said = SILENT if is_silence(error, uri) else f"{what}: {first_line(error)}"
+    return UserError(said, where=shown(uri), fix=_AGAIN)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,6 +269,22 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _imported(uri: str) -> Any:
+    """Import MLflow and point it at ``uri``; return the module."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return mlflow
+
+
+def _select_experiment(mlflow: Any, uri: str) -> None:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    if uri.startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
+        artifacts = Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / name
+        mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
+    mlflow.set_experiment(name)
 
 
 def _unfinished_run(mlflow: Any, key: str) -> str | None:
@@ -238,31 +304,3 @@ def _folder(store_root: str | None) -> Path:
     folder = Path(store_root) / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
-
-
-def check_server(uri: str) -> None:
-    """Ask the server how it is: MLflow's own client would try for minutes.
-
-    Raises:
-        UserError: it does not answer, or not as it should.
-    """
-    import httpx
-
-    try:
-        answer = httpx.get(f"{uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_S, follow_redirects=True)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UserError(
-            f"the MLflow server does not answer: {_first_line(error) or type(error).__name__}",
-            where=_shown(uri),
-            fix="start it, or unset MLFLOW_TRACKING_URI to track in a local file",
-        ) from error
-    if answer.is_error:
-        raise UserError(
-            f"the MLflow server answers {answer.status_code}",
-            where=_shown(uri),
-            fix="check its address, its allowed hosts and the credentials",
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]

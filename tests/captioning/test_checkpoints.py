@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from share4video.captioning.checkpoints import check_checkpoint, checkpoint_folder, checkpoint_revision
+from share4video.captioning.checkpoints import (
+    check_checkpoint,
+    checkpoint_bytes,
+    checkpoint_folder,
+    checkpoint_revision,
+)
 from share4video.errors import UserError
 
 
@@ -81,7 +86,23 @@ def test_a_damaged_checkpoint_is_named_in_one_sentence(
     assert str(checkpoint) in caught.value.where
 
 
-@pytest.mark.parametrize("name", ["builtin:no-such-model", "builtin:../../etc", "builtin:"])
+def test_a_folder_that_cannot_be_read_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    for check in (check_checkpoint, checkpoint_revision, checkpoint_bytes):
+        with pytest.raises(UserError, match="cannot read the model folder: File name too long") as caught:
+            check(long)
+        assert caught.value.where == str(long)
+    with pytest.raises(UserError, match="cannot read the model folder: Not a directory"):
+        checkpoint_revision(checkpoint / "config.json")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in (str(tmp_path / "loop"), "~nobody-of-this-name/model", str(checkpoint / "config.json" / "x")):
+        with pytest.raises(UserError, match="no such model folder"):
+            checkpoint_folder(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["builtin:no-such-model", "builtin:../../etc", "builtin:", f"builtin:{'x' * 300}"]
+)
 def test_a_builtin_model_must_exist(name: str) -> None:
     with pytest.raises(UserError, match="no such built-in model"):
         checkpoint_folder(name)

@@ -3,13 +3,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from share4video.captioning.engine import ENDPOINTS_VARIABLE, connect
-from share4video.captioning.model_server import SERVER_VARIABLE, running_server
-from share4video.captioning.on_demand import server_on_demand
+from share4video.captioning.model_server import (
+    FAILED_FILE,
+    ON_DEMAND_FILE,
+    SERVER_VARIABLE,
+    running_server,
+)
+from share4video.captioning.on_demand import _tell, server_on_demand
 from share4video.config import EngineSpec
 from share4video.errors import UserError
 
@@ -57,6 +63,36 @@ def test_a_server_that_does_not_start_is_everybodys_mistake(
         for _ in range(2):
             with pytest.raises(UserError, match="the model server did not start"), connect(spec):
                 raise AssertionError
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(
+    checkpoints: dict[str, Path], work_root: Path
+) -> None:
+    (work_root / "logs").mkdir(parents=True)
+    (work_root / "logs" / "model-server-1.log").symlink_to("model-server-1.log")  # leads nowhere: OSError
+    started = time.monotonic()
+    spec = EngineSpec(model_path=str(checkpoints["summarizer"]))
+    with server_on_demand([spec]):
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"not start: .*levels.*model-server-1\.log"), connect(spec):
+                raise AssertionError
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_any_failure_ends_the_waiting(checkpoints: dict[str, Path], tmp_path: Path, told: bool) -> None:
+    (tmp_path / ON_DEMAND_FILE).touch()
+    if not told:
+        (tmp_path / FAILED_FILE).mkdir()  # where there is no room for the sentence, either
+    _tell(tmp_path, ZeroDivisionError("no such\nluck"))
+    environment = {SERVER_VARIABLE: str(tmp_path)}
+    if told:
+        with pytest.raises(UserError, match="did not start: ZeroDivisionError no such luck"):
+            running_server(environment)
+    else:
+        started = time.monotonic()
+        assert running_server(environment) is None
+        assert time.monotonic() - started < 10
 
 
 def test_a_missing_model_is_told_before_anything_runs(tmp_path: Path) -> None:

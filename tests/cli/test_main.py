@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +22,8 @@ from share4video.dataset.shards import ShardSet, table_from_rows
 from share4video.errors import UserError
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -39,9 +43,15 @@ def mistake(*arguments: str) -> str:
 
 
 def test_version_and_help() -> None:
-    assert run("--version")[:2] == (0, run("--version")[1])
-    assert run("--version")[1].startswith("share4video ")
-    shown = run("--help")[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    try:
+        expected = version("share4video")
+        assert expected == project["version"]
+    except PackageNotFoundError:
+        expected = "0 (from a source tree)"
+    assert run("--version") == (0, f"share4video {expected}\n", "")
+    code, shown, complaint = run("--help")
+    assert (code, complaint) == (0, "")
     for verb in ("curate", "caption", "train", "evaluate", "promote", "serve", "chat", "demo", "pipeline"):
         assert verb in shown
 
@@ -109,7 +119,7 @@ def test_mistakes_are_sentences(
 
 def test_a_mistake_ends_a_real_process_with_2(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from share4video.cli.main import app; app()", "pipeline", "run", "x"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 

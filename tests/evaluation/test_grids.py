@@ -52,6 +52,15 @@ def test_missing_videos_are_counted(tmp_path: Path) -> None:
         locate(questions, tmp_path / "nowhere")
 
 
+def test_a_place_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    video = f"{'x' * 300}.mp4"
+    questions = read_questions(write_questions(tmp_path / "q", {"t": [record(video, "?", ["a", "b"], "a")]}))
+    for clips in (tmp_path, tmp_path / ("y" * 300)):
+        with pytest.raises(UserError, match="cannot read the clips folder: File name too long") as caught:
+            locate(questions, clips)
+        assert caught.value.where.startswith(str(clips))
+
+
 def test_a_folder_of_frames_is_sampled_over_its_whole_length(tmp_path: Path) -> None:
     folder = frame_folder(tmp_path / "frames", 17)
     assert numbers_shown(grid(Span(folder, None, None), 16)) == list(range(1, 17))

@@ -79,6 +79,16 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str) -> None
         read_questions(file)
 
 
+def test_a_path_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(UserError, match="cannot read the questions: File name too long") as caught:
+        read_questions(long)
+    assert caught.value.where == str(long)
+    (tmp_path / "order.json").mkdir()
+    with pytest.raises(UserError, match=r"cannot read the questions: Is a directory .*order\.json"):
+        read_questions(tmp_path)
+
+
 def test_no_questions_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path, write_questions(tmp_path / "empty", {"colour": []}), tmp_path / "missing.json"):
         with pytest.raises(UserError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
 from share4video.media.probe import content_hash
-from share4video.media.sources import clip_path
+from share4video.media.sources import clip_path, list_sources, source_path
 
 
 def row(path: Path, uri: str) -> dict[str, Any]:
@@ -59,3 +62,53 @@ def test_a_name_that_leads_out_is_a_fault_of_the_table(film: Path, tmp_path: Pat
     for uri in ("../films/one.mp4", str(film), "s3://bucket/one.mp4"):
         with pytest.raises(MediaError):
             clip_path(tmp_path / "inner", row(film, uri))
+
+
+def test_a_source_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    long = str(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match="cannot read the source: File name too long") as caught:
+        list_sources(long)
+    assert caught.value.where == long
+    with pytest.raises(UserError, match="cannot read the source: File name too long"):
+        source_path(long, "one.mp4")
+
+
+LISTING_OF_NOBODY = """
+import os, sys
+from share4video.errors import UserError
+from share4video.media.sources import list_sources
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    list_sources(sys.argv[1])
+except UserError as error:
+    print(error.sentence())
+"""
+
+
+@pytest.mark.parametrize(
+    ("locked", "mode"),
+    [
+        ("closed", 0o000),  # nothing below it can be asked about
+        ("closed/films", 0o000),  # it cannot be listed
+        ("closed/films", 0o444),  # it can be listed, but its files cannot be asked about
+    ],
+)
+def test_a_folder_without_permission_is_one_sentence(tmp_path: Path, locked: str, mode: int) -> None:
+    films = tmp_path / "open" / "closed" / "films"
+    films.mkdir(parents=True)
+    (films / "one.mp4").touch()
+    (tmp_path / "open").chmod(0o755)  # the child starts here: what lies above does not matter to it
+    (tmp_path / "open" / locked).chmod(mode)
+    try:
+        said = subprocess.run(
+            [sys.executable, "-c", LISTING_OF_NOBODY, "closed/films"],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=tmp_path / "open",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    finally:
+        (tmp_path / "open" / locked).chmod(0o755)
+    assert said.startswith("cannot read the source: Permission denied (closed/films")

@@ -10,7 +10,7 @@ import yaml
 from components.image import PLACEHOLDER_IMAGE
 from pipelines.catalogue import OPTIONAL_INPUTS, PIPELINES
 from pipelines.compiler import COMPILED_FOLDER, compile_pipeline
-from pipelines.local_child import without_retries
+from pipelines.local_child import for_local_runner
 from pipelines.resources import load_resources
 
 IMAGE = "registry.example/share4video@sha256:" + "0" * 64
@@ -86,4 +86,14 @@ def test_nothing_is_taken_from_a_cache_that_compares_names(name: str) -> None:
 def test_a_local_run_has_no_retries(name: str) -> None:
     text = (COMPILED_FOLDER / f"{name}.yaml").read_text()
     assert "retryPolicy" in text
-    assert "retryPolicy" not in without_retries(text)
+    assert "retryPolicy" not in for_local_runner(text)
+
+
+def test_a_local_run_takes_the_pipelines_parameters_not_those_of_a_component_called_alike(name: str) -> None:
+    from kfp import components
+
+    entry = PIPELINES[name]
+    loaded = components.load_component_from_text(for_local_runner(compile_pipeline(name)))
+    assert {*entry.inputs, *entry.engines, *(f"{s}_config" for s in entry.configs)} == set(
+        loaded.component_spec.inputs
+    )

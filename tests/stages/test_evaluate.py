@@ -294,6 +294,16 @@ def test_a_killed_run_goes_on_and_publishes_the_same_bytes(
         assert store.get(key) == calm.get(key)
 
 
+def test_a_video_that_cannot_be_read_is_named(host: EngineHost, tmp_path: Path, store: LocalStore) -> None:
+    frame = tmp_path / "clips" / "film" / "00001.jpg"
+    frame.mkdir(parents=True)
+    write_questions(tmp_path / "questions", {"colour": [record("film", "What colour?", COLOURS, "red")]})
+    with pytest.raises(UserError, match="cannot read a video that is asked about: Is a directory") as caught:
+        run_stage(inputs_of(tmp_path, host.spec()), CONFIG, store)
+    assert caught.value.where == str(frame)
+    assert host.seen == []
+
+
 def test_missing_things_are_named(host: EngineHost, material: Path, store: LocalStore) -> None:
     gone = EvaluateInputs(host.spec(), str(material / "nowhere"), str(material / "clips"))
     with pytest.raises(UserError, match="questions"):

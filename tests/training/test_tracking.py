@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +16,8 @@ import pytest
 
 from share4video.errors import UserError
 from share4video.training import tracking
-from tests.registry_material import UNUSABLE, make_database, place_database
+from share4video.training.mlflow_address import hand_over_credentials, shown
+from tests.registry_material import UNUSABLE, kill_server, make_database, mlflow_server, place_database
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +84,114 @@ def test_a_run_that_is_named_is_respected(root: str, monkeypatch: pytest.MonkeyP
         tracking.training_run(root, key="abc", params={"train": {"seed": 1}}, tags={}),
     ):
         pass
+
+
+def test_a_run_that_is_named_may_be_in_any_experiment(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.configure(root))
+    named = client.create_run("0").info.run_id  # of the experiment "Default"
+    monkeypatch.setenv("MLFLOW_RUN_ID", named)
+    with tracking.training_run(root, key="abc", params=PARAMS, tags={}) as run:
+        run.log_metrics({"loss": 1.0}, 1)
+        run.set_tags({"by": "hand"})
+    found = client.get_run(named)
+    assert (found.info.experiment_id, found.info.status) == ("0", "FINISHED")
+    assert (found.data.metrics["loss"], found.data.tags["by"]) == (1.0, "hand")
+    assert found.data.tags[tracking.KEY_TAG] == "abc"
+    assert client.get_experiment_by_name(tracking.EXPERIMENT) is None
+
+
+@pytest.mark.parametrize("named", ["0" * 32, "no such run"])
+def test_a_run_that_is_named_and_does_not_exist_is_one_sentence(
+    root: str, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", named)
+    with (
+        pytest.raises(UserError, match=f"MLflow refused the run: .*{named}.*unset MLFLOW_RUN_ID") as caught,
+        tracking.training_run(root, key="abc", params=PARAMS, tags={}),
+    ):
+        pass
+    assert "\n" not in caught.value.sentence()
+
+
+def test_a_run_whose_end_is_not_taken_does_not_hide_what_went_wrong(root: str) -> None:
+    def attempt(error: Exception | None) -> None:
+        with tracking.training_run(root, key="abc", params=PARAMS, tags={}):
+            with sqlite3.connect(Path(root) / "mlflow" / "mlflow.db") as database:
+                database.execute("ALTER TABLE runs RENAME TO gone")
+            database.close()
+            if error is not None:
+                raise error
+
+    for error, said in ((UserError("the loss is nan"), "the loss is nan"), (None, "did not end the run")):
+        with pytest.raises(UserError, match=said):
+            attempt(error)
+        with sqlite3.connect(Path(root) / "mlflow" / "mlflow.db") as database:
+            database.execute("ALTER TABLE gone RENAME TO runs")
+        database.close()
+
+
+def go_on_without_server(process: subprocess.Popen[bytes]) -> None:
+    """Train while the server dies: no step waits long for it."""
+    with tracking.training_run(None, key="second", params=PARAMS, tags={}) as run:
+        run.log_metrics({"loss": 2.0}, 1)
+        kill_server(process)
+        for step in (2, 3):
+            started = time.monotonic()
+            run.log_metrics({"loss": 1.0}, step)
+            assert time.monotonic() - started < 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(450)
+def test_a_server_that_dies_during_a_training_is_named_and_no_password_is_printed(
+    empty_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that what is put there is taken away again
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with mlflow_server(empty_database, tmp_path) as (address, process):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//me:secret@"))
+        with tracking.training_run(None, key="first", params=PARAMS, tags={}) as run:
+            run.log_metrics({"loss": 2.0}, 1)
+        with pytest.raises(UserError, match="the MLflow server does not answer") as caught:
+            go_on_without_server(process)
+    assert caught.value.where == address
+    assert "run the stage again" in caught.value.sentence()
+    assert "MLFLOW_RUN_ID" not in caught.value.sentence()
+    printed = "".join(capfd.readouterr())
+    assert address in printed  # MLflow says where the run is
+    assert "secret" not in printed + caught.value.sentence()
+
+
+@pytest.mark.parametrize(
+    ("address", "left"),
+    [
+        ("http://me:secret@host:5000/path", "http://host:5000/path"),
+        ("https://me:se@cret@host", "https://host"),
+        ("postgresql://me:se/cret@host/mlflow", "postgresql://host/mlflow"),
+        ("API request to http://me:secret@host/a failed, write to me@host", None),
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("sqlite:////data/me@work/mlflow.db", "sqlite:////data/me@work/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, left: str | None) -> None:
+    assert shown(address) == (left or "API request to http://host/a failed, write to me@host")
+
+
+def test_a_password_in_the_address_goes_to_mlflows_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "other")
+    assert hand_over_credentials("http://host/me:x@y") == "http://host/me:x@y"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "other"
+    assert hand_over_credentials("https://me:a%2Fb@host:1/p") == "https://host:1/p"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "a/b"
 
 
 def test_the_environment_names_the_database_and_the_experiment(
