@@ -141,6 +141,7 @@ class Pictures:
 
     def __init__(self, processor: Any, cache_bytes: int) -> None:
         self._processor, self._room = processor, cache_bytes
+        self._full = cache_bytes <= 0
         self._tiles: dict[Path, torch.Tensor] = {}
         self._lock = Lock()
 
@@ -156,7 +157,7 @@ class Pictures:
                 self._room -= size
                 self._tiles[path] = tiles
             else:
-                self._room = 0  # full, so that `load` stops
+                self._full = True  # as good as full: `load` stops, a smaller one may still find room
         return tiles
 
     def load(self, paths: Sequence[Path], progress: Progress | None = None) -> None:
@@ -170,5 +171,5 @@ class Pictures:
                     progress("pictures", done, len(wanted))
 
     def _load_one(self, path: Path) -> None:
-        if self._room > 0:
+        if not self._full:
             self(path)

@@ -272,10 +272,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _imported(uri: str) -> Any:
-    """Import MLflow and point it at ``uri``; return the module."""
+    """Import MLflow and point it at ``uri``; return the module.
+
+    MLflow writes the address into the environment too, where it would stand for every other store of this
+    process: what a person has not put there is taken out again.
+    """
     import mlflow
 
+    given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
+    if given is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     return mlflow
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from share4video.config import EngineSpec, RunConfig
 from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.evaluation.results import read_results
 from share4video.model_registry import fetch_checkpoint
-from share4video.store import Store
+from share4video.store import LocalStore, Store
 from share4video.work import WORK_VARIABLE
 from tests.engines import FakeEngine
 from tests.pipelines.material import start_share4video, write_config, write_source
@@ -52,22 +53,23 @@ def write_questions(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_videos_become_a_released_model_on_s3(
+def test_videos_become_a_released_model_on_s3_and_a_killed_run_publishes_the_same(
     s3_root: str, fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     source = write_source(tmp_path / "source")
-    config = read_settings(str(write_config(tmp_path / "config.yaml", fake_engine, **STAGES)))
-    given = {
-        "source": str(source),
-        "questions": str(write_questions(tmp_path / "questions")),
-        "question_clips": str(source),
-        "store": s3_root,
-    }
+    file = str(write_config(tmp_path / "config.yaml", fake_engine, **STAGES))
+    config = read_settings(file)
+    questions = str(write_questions(tmp_path / "questions"))
+    given = {"source": str(source), "questions": questions, "question_clips": str(source), "store": s3_root}
+    killed = LocalStore(tmp_path / "killed")
+    arguments = ["--source", str(source), "--questions", questions, "--question-clips", str(source)]
+    arguments += ["--config", file, "--store", str(killed.root)]
     with shared_server([EngineSpec(model_path=BASE)]):
         run = flywheel(config, given, tmp_path / "first")
         again = flywheel(config, given, tmp_path / "second")
+        run_killed_at(("mixture", "train", "evaluate-candidate", "release"), arguments, tmp_path)
 
     assert {*run.finished} == {*PIPELINES["flywheel"].stages}  # the two evaluations end in any order
     for event in run.finished.values():
@@ -83,51 +85,38 @@ def test_videos_become_a_released_model_on_s3(
     assert str(tmp_path) not in page
     assert not run.unchanged
 
+    data = written(store)
+    assert {Path(key).suffix for key in data} == {*WRITTEN}
+    assert written(killed) == data
+
     assert again.unchanged
     assert again.refs == run.refs
     assert again.finished["release"].details["model"] == run.finished["release"].details["model"]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_run_killed_in_each_late_stage_publishes_the_same(
-    fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    source = write_source(tmp_path / "source")
-    given = ["--source", str(source), "--question-clips", str(source)]
-    given += ["--questions", str(write_questions(tmp_path / "questions"))]
-    given += ["--config", str(write_config(tmp_path / "config.yaml", fake_engine, **STAGES))]
+def run_killed_at(stages: Sequence[str], arguments: Sequence[str], folder: Path) -> None:
+    """Run the flywheel by the command line, killed at the start of each stage in turn, and then whole."""
 
-    def start(shelf: str) -> subprocess.Popen[bytes]:
-        command = ["pipeline", "run", "flywheel", "--local", *given, "--store", str(tmp_path / shelf)]
-        return start_share4video(*command, cwd=tmp_path, stderr=subprocess.PIPE)
+    def start() -> subprocess.Popen[bytes]:
+        command = ["pipeline", "run", "flywheel", "--local", *arguments]
+        return start_share4video(*command, cwd=folder, stderr=subprocess.PIPE)
 
-    with shared_server([EngineSpec(model_path=BASE)]):
-        whole = start("whole")
-        _, said = whole.communicate(timeout=600)
-        assert whole.returncode == 0, said.decode()
-        for stage in ("mixture", "train", "evaluate-candidate", "release"):
-            victim = start("killed")
-            assert victim.stderr is not None
-            with victim.stderr:
-                lines = iter(victim.stderr.readline, b"")
-                assert any(line.startswith(f"{stage} ...".encode()) for line in lines), f"no {stage}"
-                victim.kill()
-                victim.wait()
-        rest = start("killed")
-        _, said = rest.communicate(timeout=600)
-        assert rest.returncode == 0, said.decode()
-    data = written(tmp_path / "whole")
-    assert {Path(key).suffix for key in data} == {*WRITTEN}
-    assert written(tmp_path / "killed") == data
+    for stage in stages:
+        victim = start()
+        assert victim.stderr is not None
+        with victim.stderr:
+            lines = iter(victim.stderr.readline, b"")
+            assert any(line.startswith(f"{stage} ...".encode()) for line in lines), f"it ended before {stage}"
+            victim.kill()
+            victim.wait()
+    rest = start()
+    _, said = rest.communicate(timeout=600)
+    assert rest.returncode == 0, said.decode()
 
 
-def written(shelf: Path) -> dict[str, bytes]:
+def written(store: Store) -> dict[str, bytes]:
     """What is published as data, by its key in the store."""
-    found = [path for path in shelf.rglob("*") if path.suffix in WRITTEN]
-    return {path.relative_to(shelf).as_posix(): path.read_bytes() for path in found}
+    return {key: store.get(key) for key in store.list("") if key.endswith(WRITTEN)}
 
 
 def flywheel(config: RunConfig, given: dict[str, str], folder: Path) -> LocalRun:

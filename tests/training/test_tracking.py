@@ -307,3 +307,13 @@ def test_what_a_server_does_not_take_is_sent_later() -> None:
     run.log_metrics({"loss": 2.0}, 2)
     run.close()
     assert server.taken == [({"loss": 3.0}, 1), ({"loss": 2.0}, 2)]
+
+
+def test_two_stores_of_one_process_have_a_database_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.connect(str(tmp_path / "one"))
+    tracking.connect(str(tmp_path / "two"))
+    assert (tmp_path / "one" / "mlflow" / "mlflow.db").is_file()
+    assert (tmp_path / "two" / "mlflow" / "mlflow.db").is_file()
