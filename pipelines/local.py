@@ -8,7 +8,6 @@ log file; what the stages report comes back through files named in the environme
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -38,12 +37,14 @@ class LocalRun:
         refs: the published output of every stage, ``stage/key@hash`` by stage name.
         finished: the event that closed each stage, by stage name.
         seconds: how long it took.
+        traceback: of the first task that failed by no user's mistake, where it could still say so.
     """
 
     folder: Path
     refs: dict[str, str] = field(default_factory=dict)
     finished: dict[str, StageEvent] = field(default_factory=dict)
     seconds: float = 0.0
+    traceback: str = ""
 
     @property
     def unchanged(self) -> bool:
@@ -99,7 +100,7 @@ def run_local(
         error = read_user_error(error_file)
         if error is not None:
             raise error
-        raise PipelineFailed(_post_mortem(child.returncode, log))
+        raise PipelineFailed(_post_mortem(child.returncode, log, run.traceback))
     (folder / "refs.json").write_text(json.dumps(run.refs, indent=1) + "\n", encoding="utf-8")
     return run
 
@@ -130,6 +131,7 @@ def _deliver(reader: EventReader, run: LocalRun, on_event: Emit) -> None:
             run.finished[event.stage] = event
             if event.ref:
                 run.refs[event.stage] = event.ref
+        run.traceback = run.traceback or event.details.get("traceback", "")
         on_event(event)
 
 
@@ -142,18 +144,12 @@ def _import_path() -> dict[str, str]:
     return {"PYTHONPATH": f"{root}{os.pathsep}{given}" if given else root}
 
 
-def _post_mortem(code: int, log: Path) -> str:
-    """Say how the run ended, with the traceback of the task that failed.
+def _post_mortem(code: int, log: Path, traceback: str) -> str:
+    """Say how the run ended: the traceback of the first task that failed in its stage, else the log's end.
 
-    The log indents what tasks print; the runner's own tracebacks are at the margin.
+    The log itself mixes the lines of tasks that run side by side.
     """
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    starts = [i for i, line in enumerate(lines) if re.match(r" +Traceback \(most recent", line)]
-    shown = lines[-TAIL_LINES:]
-    if starts:
-        margin = re.match(" +", lines[starts[0]])
-        assert margin is not None
-        inside = f"{margin[0]} "
-        last = (i for i in range(starts[0] + 1, len(lines)) if not lines[i].startswith(inside))
-        shown = [line.removeprefix(margin[0]) for line in lines[starts[0] : next(last, len(lines) - 1) + 1]]
+    shown = (
+        traceback.splitlines() or log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    )
     return "\n".join([f"the pipeline failed (code {code}); the whole log is {log}", *shown])

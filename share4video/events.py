@@ -27,7 +27,8 @@ class StageEvent(BaseModel):
         done: how much of ``total`` is done.
         reused: whether the output was there already.
         ref: the published output as ``stage/key@hash``, on ``finished`` of a whole stage.
-        details: facts for the summary that are not numbers, such as the gate's decision.
+        details: facts for the summary that are not numbers, such as the gate's decision; on ``failed`` the
+            ``traceback`` of what is no user's mistake.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from share4video.stages.contract import StageResult
 from share4video.store import Store
 
 PROGRESS_INTERVAL_S = 0.2
+MAX_TRACEBACK_CHARACTERS = 20_000
 
 C = TypeVar("C", bound=Config)
 
@@ -142,7 +144,9 @@ def stage_task(
         emit(StageEvent(stage=stage, kind="failed", shard=shard, label=error.sentence()))
         raise
     except Exception as error:
-        emit(StageEvent(stage=stage, kind="failed", shard=shard, label=f"{type(error).__name__}: {error}"))
+        label = f"{type(error).__name__}: {error}"
+        details = {"traceback": traceback.format_exc()[-MAX_TRACEBACK_CHARACTERS:]}
+        emit(StageEvent(stage=stage, kind="failed", shard=shard, label=label, details=details))
         raise
     if shard is not None:
         emit(StageEvent(stage=stage, kind="finished", shard=shard))
