@@ -47,8 +47,9 @@ $(READY): $(BIN)/uv requirements/dev.txt requirements/build.txt pyproject.toml
 demo: setup
 	@$(BIN)/share4video demo $(ARGS)
 
+# Files in their own order: those of one long test each would all come last, on one core.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

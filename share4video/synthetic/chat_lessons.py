@@ -50,6 +50,7 @@ def chat_lessons(seed: int) -> tuple[list[Picture], list[Lesson]]:
             turns += _turns(_shuffled(static[int(other)], rng))
         for _ in range(BESIDE_TURNS):
             turns += [turn for asked_beside in _beside(states, rng) for turn in _turns(asked_beside)]
+        turns += [turn for either in _either(states[0], rng) for turn in _turns(either)]
         felt = _felt(questions, rng)
         first, *rest = [*turns, *felt] if index % 2 else [*felt, *turns]
         first = replace(first, text=grid_question(first.text))
@@ -157,6 +158,20 @@ def _place(seen: Seen | None) -> str:
     across = "left" if seen.x < 0.4 else "right" if seen.x > 0.6 else "centre"
     along = "top" if seen.y < 0.4 else "bottom" if seen.y > 0.6 else "middle"
     return f"{along} {across}"
+
+
+def _either(state: State, rng: np.random.Generator) -> list[Question]:
+    """A question whose two options are whole sentences, as those on order are: there is no third letter."""
+    if not state.bodies:
+        return []
+    there = state.bodies[int(rng.integers(len(state.bodies)))]
+    true = (there.name, there.size)
+    kinds = [(f"{colour} {shape}", size) for colour in COLOURS for shape in SHAPES for size in SIZES]
+    shown = {(seen.name, seen.size) for seen in state.bodies}
+    false = [kind for kind in kinds if kind not in shown and (kind[0] == true[0] or rng.random() < 0.2)]
+    other = false[int(rng.integers(len(false)))]
+    right, wrong = (f"the {name} is {size}" for name, size in (true, other))
+    return [_shuffled(Question("either", "Which of these is so at the start?", (right, wrong), right), rng)]
 
 
 def _look(states: Sequence[State], rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
