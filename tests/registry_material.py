@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from share4video.config import EvaluateConfig, TrainConfig
 from share4video.dataset.manifest import StageRef
@@ -83,6 +84,13 @@ def make_database(folder: Path) -> Path:
     file = folder / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{file}").search_registered_models()
     return file
+
+
+def forget_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every setting of MLflow out of the environment, for a test that sets its own."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def place_database(template: Path, store_root: Path) -> Path:

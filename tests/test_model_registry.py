@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from share4video.store import LocalStore, Store
 from share4video.training import tracking
 from tests.registry_material import (
     UNUSABLE,
+    forget_mlflow,
     kill_server,
     make_database,
     mlflow_server,
@@ -35,9 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    forget_mlflow(monkeypatch)
     monkeypatch.setenv("SHARE4VIDEO_WORK", str(tmp_path / "work"))
     monkeypatch.delenv("SHARE4VIDEO_STORE", raising=False)
 

@@ -11,11 +11,9 @@ FOLDER/.made-by-share4video  written first: the set may take its own files away 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from operator import itemgetter
@@ -30,13 +28,13 @@ from share4video.synthetic.questions import TASK_GROUPS, Question, questions_of_
 from share4video.synthetic.render import SIDE, render_state
 from share4video.synthetic.truth import write_truth
 from share4video.synthetic.twins import changed_clip, reordered_clip, reversed_clip
+from share4video.synthetic.whole_file import PARTIAL, whole_file
 from share4video.synthetic.world import FPS, Clip, State, sample_clip
 
 Rgb = npt.NDArray[np.uint8]
 _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
 _FORMAT = 2  # of the truth files; a set of another format is made again
 _OWNED = ".made-by-share4video"
-_PARTIAL = ".tmp-"
 _BAD_FILES = (
     "duplicate-brighter.mp4",
     "duplicate-reencoded.mp4",
@@ -82,7 +80,7 @@ def write_mp4(path: Path, shown: Iterator[Rgb], *, fps: int = FPS, crf: int = 20
 
     The file appears under its name once it is whole.
     """
-    with _whole(path) as partial, av.open(str(partial), "w") as container:
+    with whole_file(path) as partial, av.open(str(partial), "w") as container:
         stream = None
         for rgb in shown:
             if stream is None:
@@ -95,17 +93,6 @@ def write_mp4(path: Path, shown: Iterator[Rgb], *, fps: int = FPS, crf: int = 20
         assert stream is not None, "a clip has at least one frame"
         for packet in stream.encode():
             container.mux(packet)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Let a file be written under another name in its folder, and give it its own at the end."""
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_clip(path: Path, clip: Clip, truth: Path | None = None) -> None:
@@ -152,7 +139,7 @@ def write_demo_set(
     write_bad_files(made.source, train[0][1])
     chosen = choose_questions([(f"{name}.mp4", clip) for name, clip in held], questions_per_task, seed)
     write_questions(made.questions, chosen)
-    with _whole(done) as partial:
+    with whole_file(done) as partial:
         partial.write_text(recipe)
     return made
 
@@ -175,7 +162,7 @@ def _make_room(folder: Path, done: Path) -> None:
     for name, patterns in _NAMES.items():
         place = folder / name
         place.mkdir(exist_ok=True)
-        for pattern in (*patterns, f"{_PARTIAL}*"):
+        for pattern in (*patterns, f"{PARTIAL}*"):
             for file in place.glob(pattern):
                 file.unlink()
 

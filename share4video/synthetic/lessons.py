@@ -19,9 +19,18 @@ from share4video.media import compose
 from share4video.media.sampling import every, uniform_indices
 from share4video.synthetic import language
 from share4video.synthetic.render import SIDE, render
-from share4video.synthetic.world import COLOURS, DIRECTIONS, SHAPES, SIZES, Clip, Seen, State, sample_clip
+from share4video.synthetic.world import (
+    COLOURS,
+    DIRECTIONS,
+    FPS,
+    SHAPES,
+    SIZES,
+    Clip,
+    Seen,
+    State,
+    sample_clip,
+)
 
-FPS = 8
 INTERVAL_S = 2.0
 LABEL_STEP = 12  # codes are spread over a channel of the label image
 OFFSET_STEP = 300

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from share4video.synthetic.happenings import happenings
 from share4video.synthetic.known_facts import KnownFact, known_facts, sampled_times
 from share4video.synthetic.language import Fact
 from share4video.synthetic.questions import SAMPLING_S, questions_of_clip
+from share4video.synthetic.whole_file import whole_file
 from share4video.synthetic.world import FPS, Clip
 
 PARAPHRASES = 3
@@ -89,9 +89,8 @@ def truth(clip: Clip) -> dict[str, Any]:
 
 def write_truth(path: Path, clip: Clip) -> None:
     """Write the truth file, whole or not at all."""
-    partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    partial.write_text(json.dumps(truth(clip), indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(truth(clip), indent=1), encoding="utf-8")
 
 
 def read_truth(path: Path) -> TruthFile:

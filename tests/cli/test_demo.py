@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.demo import summary
 from share4video.work import WORK_VARIABLE
 
 SMALL = ("--clips", "4", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
@@ -39,16 +40,6 @@ def share4video(*arguments: str, cwd: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def summary(shown: str) -> dict[str, str]:
-    """Read the table: what, and its value."""
-    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
-    found: dict[str, str] = {}
-    for _, name, value, _ in rows:
-        last = name or list(found)[-1]  # a value goes on in the next line
-        found[last] = f"{found[last]} {value}" if last in found else value
-    return found
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,13 @@ from share4video.stages.contract import StageResult
 from share4video.stages.task import stage_task
 from share4video.store import LocalStore
 from tests.pipelines.material import write_source
-from tests.registry_material import make_database, place_database, publish_checkpoint, publish_evaluation
+from tests.registry_material import (
+    forget_mlflow,
+    make_database,
+    place_database,
+    publish_checkpoint,
+    publish_evaluation,
+)
 
 FOLDER = Path(__file__).parents[2] / "components"
 
@@ -100,9 +105,7 @@ def test_a_release_is_compared_with_the_champion(
     tmp_path: Path, events: EventReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tasks of the release pipeline one after another, twice: without a champion and with one."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    forget_mlflow(monkeypatch)
     store = LocalStore(tmp_path / "store")
     place_database(make_database(tmp_path), store.root)
     base = str(publish_evaluation(store, "base@1", {"order": (50, 100)}))

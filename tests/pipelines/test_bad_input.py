@@ -6,7 +6,6 @@ The mistake is noticed in a task, two processes below the one that says it.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from share4video.store import LocalStore
 from share4video.work import WORK_VARIABLE
 from tests.engines import FakeEngine
 from tests.pipelines.material import start_share4video, write_config
+from tests.registry_material import forget_mlflow
 from tests.stages.captioned import publish_captioned
 
 TRAIN = {"max_steps": 1, "batch_size": 1, "precision": "fp32", "activation_checkpointing": False}
@@ -29,9 +29,7 @@ TRAIN = {"max_steps": 1, "batch_size": 1, "precision": "fp32", "activation_check
 
 @pytest.fixture(autouse=True)
 def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    forget_mlflow(monkeypatch)
     monkeypatch.setenv(WORK_VARIABLE, str(tmp_path / "work"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from share4video.store import LocalStore
 from share4video.training import tracking
 from tests.evaluation.engine_host import Body, EngineHost, engine_host
 from tests.evaluation.material import record, write_clip, write_questions
-from tests.registry_material import make_database, place_database
+from tests.registry_material import forget_mlflow, make_database, place_database
 
 CLIPS = 12
 CONFIG = RunConfig(gate=GateConfig(bootstrap_samples=300, min_questions=CLIPS))
@@ -67,9 +66,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineHost
 
 @pytest.fixture
 def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    forget_mlflow(monkeypatch)
     made = LocalStore(tmp_path / "store")
     place_database(template, made.root)
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,13 @@ from share4video.stages.release import DECISION, ReleaseInputs, ReleaseResult, r
 from share4video.store import LocalStore, Store
 from share4video.training import tracking
 from tests.pipelines.material import until
-from tests.registry_material import make_database, place_database, publish_checkpoint, publish_evaluation
+from tests.registry_material import (
+    forget_mlflow,
+    make_database,
+    place_database,
+    publish_checkpoint,
+    publish_evaluation,
+)
 
 CONFIG = GateConfig(bootstrap_samples=300)
 Scores = dict[str, tuple[int, int]]
@@ -36,9 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     """A store with its own registry."""
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    forget_mlflow(monkeypatch)
     made = LocalStore(tmp_path / "store")
     place_database(template, made.root)
     return made

@@ -47,13 +47,20 @@ def taught(tmp_path: Path, processor: Any) -> tuple[list[lessons.Picture], list[
     return pictures, found
 
 
+def captioned(
+    found: list[lessons.Lesson], folder: Path, learner: Learner, processor: Any
+) -> tuple[list[lessons.Lesson], LessonStore, list[str]]:
+    """Return the sliding lessons, their store, and what the learner says to each."""
+    sliding = [lesson for lesson in found if lesson.role == "sliding"]
+    store = LessonStore(folder, [0], processor)
+    return sliding, store, caption(learner, store, store.rows["sliding"], processor.tokenizer)
+
+
 def test_it_says_what_the_shipped_model_says(
     tmp_path: Path, taught: Any, learner: Learner, processor: Any
 ) -> None:
     pictures, found = taught
-    sliding = [lesson for lesson in found if lesson.role == "sliding"]
-    store = LessonStore(tmp_path, [0], processor)
-    said = caption(learner, store, store.rows["sliding"], processor.tokenizer)
+    sliding, _, said = captioned(found, tmp_path, learner, processor)
     assert len(said) == len(sliding)
     for lesson, ours in zip(sliding, said, strict=True):
         content = [{"type": "image"}, {"type": "text", "text": lesson.turns[0].text}]
@@ -72,9 +79,7 @@ def test_each_lesson_tells_what_was_said_of_the_pair_before(
     tmp_path: Path, taught: Any, learner: Learner, processor: Any
 ) -> None:
     _, found = taught
-    sliding = [lesson for lesson in found if lesson.role == "sliding"]
-    store = LessonStore(tmp_path, [0], processor)
-    said = caption(learner, store, store.rows["sliding"], processor.tokenizer)
+    sliding, store, said = captioned(found, tmp_path, learner, processor)
     own = json.loads(write_own_lessons(learner, store, 0, processor.tokenizer).read_text())
     assert len(own) == len(sliding) - len(SEEDS)  # before the first pair of a clip, it said nothing of a pair
     by_prompt = {lesson.turns[0].text.partition(HAPPENED_BEFORE)[0]: [] for lesson in sliding}
