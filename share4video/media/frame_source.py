@@ -8,6 +8,7 @@ open anything else, and only container formats are tried.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -27,7 +28,7 @@ from share4video.media.limits import Limits, MediaError
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 _SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # FFmpeg seeks these by an index of key frames
 _SEEK_GAIN_S = 0.5  # a seek pays when it skips at least this much decoding
-_TICK_FORGIVENESS = Fraction(1, 1000)  # so that a time this module reported finds its frame again
+_ROUNDING = 8  # units in the last place a time may lack, so that a time once reported finds its frame again
 
 
 class _IndexLies(Exception):
@@ -192,7 +193,7 @@ class Walker:
 
     def ticks(self, time_s: float) -> int:
         """Return the presentation time in ticks of ``time_s`` seconds after the first frame."""
-        return self.origin + int(Fraction(time_s) / self.video.time_base + _TICK_FORGIVENESS)
+        return self.origin + int(Fraction(time_s + _ROUNDING * math.ulp(time_s)) / self.video.time_base)
 
     def seconds(self, frame: VideoFrame) -> float:
         """Return when ``frame`` comes on show, in seconds after the first frame."""
