@@ -24,6 +24,7 @@ from share4video.config import EngineSpec
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
     from tenacity import RetryCallState
 
 Message = Mapping[str, Any]
@@ -48,6 +49,7 @@ class Endpoint:
         model: the name requests use, which may differ from the one tables hold.
         spec: resolved, with model and revision.
         log: the local server's log, for error sentences.
+        replicas: addresses of further servers of the same model, which share the work.
     """
 
     base_url: str
@@ -55,6 +57,7 @@ class Endpoint:
     spec: EngineSpec
     log: str = ""
     api_key: str = field(default="none", repr=False)
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,21 @@ def image_part(data: bytes) -> dict[str, Any]:
     }
 
 
+@dataclass
+class _Server:
+    """One of an endpoint's servers: how often it could not be reached, and how many requests it works on."""
+
+    base_url: str
+    client: AsyncOpenAI
+    lost: int = 0
+    in_flight: int = 0
+
+
 class ChatClient:
     """Sends chat requests to one endpoint, at most ``spec.max_in_flight`` at a time.
+
+    Of an endpoint with replicas, a request goes to the server that has the fewest, and to one that could not
+    be reached only where all the others could not, either.
 
     Use as an async context manager, in one event loop. ``spec.request_timeout_s`` bounds each attempt,
     ``spec.retries`` the attempts after the first.
@@ -150,14 +166,22 @@ class ChatClient:
         self._backoff_s = backoff_s
         self._slots = asyncio.Semaphore(self.spec.max_in_flight)
         loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            max_retries=0,
-            timeout=self.spec.request_timeout_s,
-            # a proxy from the environment cannot reach this machine's own servers
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback, follow_redirects=False),
-        )
+        self._servers = [
+            _Server(
+                base_url,
+                openai.AsyncOpenAI(
+                    base_url=base_url,
+                    api_key=endpoint.api_key,
+                    max_retries=0,
+                    timeout=self.spec.request_timeout_s,
+                    # a proxy from the environment cannot reach this machine's own servers
+                    http_client=openai.DefaultAsyncHttpxClient(
+                        trust_env=not loopback, follow_redirects=False
+                    ),
+                ),
+            )
+            for base_url in (endpoint.base_url, *endpoint.replicas)
+        ]
 
     async def __aenter__(self) -> Self:
         return self
@@ -165,7 +189,8 @@ class ChatClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.close()
+        for server in self._servers:
+            await server.client.close()
 
     async def chat(
         self,
@@ -203,10 +228,21 @@ class ChatClient:
         return completion
 
     async def _attempt(self, request: ChatRequest) -> Completion:
+        server = min(self._servers, key=lambda server: (server.lost, server.in_flight))
+        server.in_flight += 1
+        try:
+            return await self._send(request, server)
+        except CallError as error:
+            server.lost += error.reason == "unavailable"
+            raise
+        finally:
+            server.in_flight -= 1
+
+    async def _send(self, request: ChatRequest, server: _Server) -> Completion:
         import openai
 
-        where = f"{self.endpoint.model} at {self.endpoint.base_url}"
-        create = self._client.chat.completions.with_streaming_response.create
+        where = f"{self.endpoint.model} at {server.base_url}"
+        create = server.client.chat.completions.with_streaming_response.create
         try:
             async with (
                 asyncio.timeout(self.spec.request_timeout_s),

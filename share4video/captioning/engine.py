@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
@@ -103,7 +104,9 @@ def connect(spec: EngineSpec) -> Iterator[Endpoint]:
         assert spec.model_path is not None
         folder = checkpoint_folder(spec.model_path)
         if shared is not None and checkpoint_bytes(folder) <= SMALL_MODEL_BYTES:
-            yield _endpoint(shared.base_url, shared.load(folder), spec, log)
+            yield replace(
+                _endpoint(shared.base_url, shared.load(folder), spec, log), replicas=shared.replicas
+            )
         else:
             with serve_models([folder]) as server:
                 yield _endpoint(server.base_url, server.load(folder), spec, str(server.log))

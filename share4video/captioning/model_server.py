@@ -3,8 +3,8 @@
     owner ── pipe ──> supervisor ── pipe ──> transformers serve ── GET /health, POST /v1/chat/completions
 
 One server serves any number of checkpoints (vision models one request at a time each), so a run pays for one
-import of torch. It needs no cleaning up by its owner: when the owner goes, however it goes, the supervisor
-ends the server's process group.
+import of torch. Small models are bound to one core; replicas of the server use the others. It needs no
+cleaning up by its owner: when the owner goes, however it goes, the supervisor ends the server's processes.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class ModelServer:
         folder: its work folder; models are links in ``folder/models``, so that requests carry plain names.
         base_url: of the OpenAI protocol, such as ``http://127.0.0.1:41234/v1``.
         log: what the server printed; kept after it ended.
+        replicas: addresses of further servers of the same models.
     """
 
     folder: Path
     base_url: str
     log: Path
+    replicas: tuple[str, ...] = ()
 
     def load(self, checkpoint: Path) -> str:
         """Load a checkpoint folder and return the name requests use for it. Loading it again is cheap.
@@ -67,7 +69,8 @@ class ModelServer:
         link = self.folder / "models" / name
         with suppress(FileExistsError):  # loaded before, perhaps by another process: same name, same content
             link.symlink_to(checkpoint.resolve())
-        failure = self._request_load(name)
+        tried = (_request_load(base_url, name) for base_url in (self.base_url, *self.replicas))
+        failure = next((why for why in tried if why is not None), None)
         if failure is not None:
             link.unlink(missing_ok=True)
             raise UserError(
@@ -77,25 +80,26 @@ class ModelServer:
             )
         return name
 
-    def _request_load(self, name: str) -> str | None:
-        """Return None once the model answers requests, or why it does not."""
-        url = self.base_url.removesuffix("/v1") + "/load_model"
-        failure: str | None = "the server closed the connection"
-        try:
-            with (
-                httpx.Client(timeout=LOAD_TIMEOUT_S, trust_env=False) as client,
-                client.stream("POST", url, json={"model": name}) as response,
-            ):
-                response.raise_for_status()
-                for line in response.iter_lines():
-                    event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-                    if event.get("status") == "ready":
-                        failure = None
-                    elif event.get("status") == "error":
-                        failure = " ".join(str(event.get("message")).split()).rstrip(".")
-        except (httpx.HTTPError, ValueError) as error:
-            return f"{type(error).__name__} {error}".strip()
-        return failure
+
+def _request_load(base_url: str, name: str) -> str | None:
+    """Return None once the model answers requests, or why it does not."""
+    url = base_url.removesuffix("/v1") + "/load_model"
+    failure: str | None = "the server closed the connection"
+    try:
+        with (
+            httpx.Client(timeout=LOAD_TIMEOUT_S, trust_env=False) as client,
+            client.stream("POST", url, json={"model": name}) as response,
+        ):
+            response.raise_for_status()
+            for line in response.iter_lines():
+                event = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if event.get("status") == "ready":
+                    failure = None
+                elif event.get("status") == "error":
+                    failure = " ".join(str(event.get("message")).split()).rstrip(".")
+    except (httpx.HTTPError, ValueError) as error:
+        return f"{type(error).__name__} {error}".strip()
+    return failure
 
 
 def served_name(checkpoint: Path) -> str:
@@ -119,7 +123,8 @@ def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer |
         _ask_for_server(Path(folder))
     try:
         fields = json.loads((Path(folder) / _ADDRESS_FILE).read_text(encoding="utf-8"))
-        server = ModelServer(Path(folder), fields["base_url"], Path(fields["log"]))
+        replicas = tuple(fields.get("replicas", ()))
+        server = ModelServer(Path(folder), fields["base_url"], Path(fields["log"]), replicas)
         answer = httpx.get(server.base_url.removesuffix("/v1") + "/health", timeout=30, trust_env=False)
         return server if answer.is_success else None
     except (OSError, ValueError, KeyError, httpx.HTTPError):
@@ -146,6 +151,7 @@ def serve_models(
     port: int | None = None,
     log: Path | None = None,
     folder: Path | None = None,
+    replicas: int = 0,
 ) -> Iterator[ModelServer]:
     """Serve checkpoint folders in one ``transformers serve`` until the block ends.
 
@@ -156,6 +162,8 @@ def serve_models(
         port: the port to listen on at 127.0.0.1; a free one where it is None.
         log: the file for the server's output; one in the work folder where it is None.
         folder: the server's work folder, which the caller removes; a temporary one where it is None.
+        replicas: how many more servers share the work where all models are small; a large one has the GPU
+            for itself.
 
     Raises:
         UserError: the port is in use, a model folder is missing or incomplete, or the server did not start
@@ -172,19 +180,21 @@ def serve_models(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="share4video-server-")))
         (folder / "models").mkdir()
         small = all(checkpoint_bytes(checkpoint) <= SMALL_MODEL_BYTES for checkpoint in checkpoints)
-        process = _start(folder / "models", log, port=port or 0, small=small)
-        try:
-            bound = _wait_until_listening(process, log)
-            server = ModelServer(folder, f"http://127.0.0.1:{bound}/v1", log)
-            address = {"base_url": server.base_url, "log": str(log)}
-            partial = folder / f".{_ADDRESS_FILE}"
-            partial.write_text(json.dumps(address), encoding="utf-8")
-            partial.rename(folder / _ADDRESS_FILE)  # whoever waits for it sees all of it
-            for checkpoint in checkpoints:
-                server.load(checkpoint)
-            yield server
-        finally:
-            _stop(process)
+        processes = []
+        for number in range(1 + (replicas if small else 0)):
+            processes.append(_start(folder / "models", log, port=0 if number else port or 0, small=small))
+            stack.callback(_stop, processes[-1])
+        first, *further = [
+            f"http://127.0.0.1:{_wait_until_listening(process, log)}/v1" for process in processes
+        ]
+        server = ModelServer(folder, first, log, tuple(further))
+        address = {"base_url": server.base_url, "log": str(log), "replicas": server.replicas}
+        partial = folder / f".{_ADDRESS_FILE}"
+        partial.write_text(json.dumps(address), encoding="utf-8")
+        partial.rename(folder / _ADDRESS_FILE)  # whoever waits for it sees all of it
+        for checkpoint in checkpoints:
+            server.load(checkpoint)
+        yield server
 
 
 def _start(models: Path, log: Path, *, port: int, small: bool) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ watches the folder for a file that `model_server.running_server` leaves there, i
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from share4video.config import EngineSpec
 from share4video.errors import UserError, write_user_error
 
 _STOP_S = 10.0
+_MOST_SERVERS = 2  # each holds torch: half a gigabyte
 
 
 @contextmanager
@@ -64,12 +66,17 @@ def _keep(folder: Path, checkpoints: Sequence[Path], over: threading.Event) -> N
         if over.wait(POLL_S):
             return
     try:
-        with serve_models(checkpoints, folder=folder):
+        with serve_models(checkpoints, folder=folder, replicas=_replicas()):
             over.wait()
     except Exception as error:  # whoever waits for the server must hear of it, whatever it is
         _tell(folder, error)
         if not isinstance(error, UserError | OSError):
             raise  # a bug keeps its traceback
+
+
+def _replicas() -> int:
+    """How many servers beside the first: a run's two cores are better used by two than by one."""
+    return min(_MOST_SERVERS, len(os.sched_getaffinity(0))) - 1
 
 
 def _tell(folder: Path, error: Exception) -> None:

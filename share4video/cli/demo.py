@@ -48,7 +48,12 @@ def demo(
         str | None,
         typer.Option("--store", metavar="S", help="The store; default: a folder below --folder."),
     ] = None,
-    clips: Annotated[int, typer.Option("--clips", min=4, max=10_000, help="How many clips to make.")] = 140,
+    clips: Annotated[
+        int, typer.Option("--clips", min=4, max=10_000, help="How many clips to make and learn from.")
+    ] = 140,
+    heldout: Annotated[
+        int, typer.Option("--heldout", min=4, max=10_000, help="How many further clips to ask about.")
+    ] = 180,
     budget_s: Annotated[float, typer.Option("--budget-s", help="How long it should take; shown.")] = BUDGET_S,
     config: Annotated[
         str, typer.Option("--config", "-c", metavar="FILE", help="A YAML file of settings, or a preset.")
@@ -66,7 +71,7 @@ def demo(
     opened = Store.open(root)
     view = RunView("share4video demo", ("clips", *entry.stages, "answer"), budget_s=budget_s)
     with view, engines_running(pipeline_engines(entry, wanted)):
-        made = _make_clips(folder, clips, opened, view.handle)
+        made = _make_clips(folder, clips, heldout, opened, view.handle)
         run = _run_flywheel(made, root, wanted, folder, view.handle)
         answer = _ask_champion(made, opened, view.handle)
     report = folder / "report.html"
@@ -81,11 +86,12 @@ def demo(
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _make_clips(folder: Path, clips: int, store: Store, emit: Emit) -> DemoSet:
+def _make_clips(folder: Path, clips: int, heldout: int, store: Store, emit: Emit) -> DemoSet:
     from share4video.synthetic.clips import write_demo_set
 
     with stage_task("clips", store, emit=emit) as task:
-        made = write_demo_set(folder.absolute(), clips=clips)
+        per_task = max(1, heldout // 2)
+        made = write_demo_set(folder.absolute(), clips=clips, heldout=heldout, questions_per_task=per_task)
         task.done(f"{sum(1 for _ in made.source.iterdir())} files, good and bad")
     return made
 

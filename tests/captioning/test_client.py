@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from share4video.captioning.client import (
 from share4video.captioning.engine import answer_all, resolve
 from share4video.config import EngineSpec
 from share4video.errors import UserError
-from tests.engines import FakeEngine, picture
+from tests.engines import FakeEngine, picture, running_fake_engine
 
 T = TypeVar("T")
 HELLO = ChatRequest([{"role": "user", "content": "hello"}], max_tokens=16)
@@ -204,3 +205,29 @@ def test_an_engine_that_answers_nothing_is_a_users_error(fake_engine: FakeEngine
     fake_engine.settings(status=500)
     with pytest.raises(UserError, match="does not answer"):
         answer_all(fake_engine.endpoint(retries=0), {"a": lambda: HELLO})
+
+
+def test_replicas_share_the_work(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(latency_s=0.05)
+    with running_fake_engine() as other:
+        other.settings(latency_s=0.05)
+        endpoint = replace(fake_engine.endpoint(max_in_flight=4), replicas=(other.base_url,))
+        answers = answer_all(endpoint, {str(n): lambda: HELLO for n in range(20)})
+        assert all(isinstance(answer, Completion) for answer in answers.values())
+        counts = [len(engine.calls()) for engine in (fake_engine, other)]
+        assert sum(counts) == 20
+        assert min(counts) >= 5
+        assert max(engine.most_in_flight() for engine in (fake_engine, other)) == 2
+
+
+def test_a_replica_that_is_gone_gets_no_more_than_one_call(fake_engine: FakeEngine) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        gone = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        spec_fields = {"max_in_flight": 2, "retries": 1}
+        endpoint = replace(
+            fake_engine.endpoint(**spec_fields), base_url=gone, replicas=(fake_engine.base_url,)
+        )
+        answers = answer_all(endpoint, {str(n): lambda: HELLO for n in range(6)})
+    assert all(isinstance(answer, Completion) for answer in answers.values())
+    assert len(fake_engine.calls()) == 6

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
-from share4video.captioning.engine import ENDPOINTS_VARIABLE, connect
+from share4video.captioning.client import ChatRequest, Completion
+from share4video.captioning.engine import ENDPOINTS_VARIABLE, answer_all, connect
 from share4video.captioning.model_server import (
     FAILED_FILE,
     ON_DEMAND_FILE,
@@ -52,6 +55,32 @@ def test_the_first_to_ask_starts_the_server_for_all(checkpoints: dict[str, Path]
         server = running_server()
         assert server is not None
         assert server.base_url == said
+
+
+def test_two_servers_share_the_work_and_one_can_go_on_alone(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    spec = EngineSpec(model_path=str(checkpoints["summarizer"]), max_in_flight=2)
+    asked = {str(n): partial(ChatRequest, [{"role": "user", "content": str(n)}], 4) for n in range(8)}
+    with server_on_demand([spec]), connect(spec) as endpoint:
+        assert len(endpoint.replicas) == 1
+        both = answer_all(endpoint, asked)
+        server = running_server()
+        assert server is not None
+        log = server.log.read_text()
+        assert log.count("[Request received]") == len(asked)
+        assert len(_serving_processes()) == 2
+        _serving_processes()[1].kill()
+        alone = answer_all(endpoint, asked)
+    assert alone == both
+    assert all(isinstance(answer, Completion) for answer in both.values())
+
+
+def _serving_processes() -> list[psutil.Process]:
+    family = psutil.Process().children(recursive=True)
+    servers = [p for p in family if "share4video.models.transformers_server" in p.cmdline()[:4]]
+    return sorted(servers, key=lambda process: process.create_time())
 
 
 def test_a_server_that_does_not_start_is_everybodys_mistake(

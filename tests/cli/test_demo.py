@@ -14,7 +14,7 @@ import pytest
 from benchmarks.demo import summary
 from share4video.work import WORK_VARIABLE
 
-SMALL = ("--clips", "4", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
+SMALL = ("--clips", "4", "--heldout", "24", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
 PROGRAM = (sys.executable, "-c", "from share4video.cli.main import app; app()")
 
 
