@@ -32,12 +32,14 @@ MAX_ANSWER_TOKENS = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What the served model said about a held-out clip, and the right answer."""
+    """What the served model said about a held-out clip, the right answer, and whether it is the one."""
 
     video: Path
+    task: str
     question: str
     said: str
-    right: str
+    right_answer: str
+    right: bool
 
 
 def demo(
@@ -73,16 +75,16 @@ def demo(
     with view, engines_running(pipeline_engines(entry, wanted)):
         made = _make_clips(folder, clips, heldout, opened, view.handle)
         run = _run_flywheel(made, root, wanted, folder, view.handle)
-        answer = _ask_champion(made, opened, view.handle)
+        answers = _ask_champion(made, opened, view.handle)
     report = folder / "report.html"
     shutil.copyfile(run.finished["report"].label, report)
     console = Console()
-    console.print(summary_table(opened, run, made.truth, answer))
+    console.print(summary_table(opened, run, made.truth, answers))
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     if run.unchanged:
         console.print("Nothing changed: every stage had published this already.")
     console.print("try next:")
-    for command in next_commands(root, run, made, answer):
+    for command in next_commands(root, run, made, answers):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -112,11 +114,11 @@ def _run_flywheel(made: DemoSet, store: str, config: RunConfig, folder: Path, em
     return run_local(entry.name, arguments, new_run_folder(folder / "runs", entry.name), on_event=emit)
 
 
-def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> Answer | None:
-    """Serve the champion through the gateway and ask it; None where no model was ever promoted."""
+def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> list[Answer]:
+    """Serve the champion through the gateway and ask it a question of each task; none was promoted: none."""
     from serving.gateway.process import serve_model
     from share4video.chat import Conversation, video_address
-    from share4video.evaluation.mvbench import SYSTEM, question_block
+    from share4video.evaluation.mvbench import BRACKET, PREFILL, SYSTEM, parse_answer, question_block
     from share4video.model_registry import ModelRegistry, store_root
     from share4video.training import tracking
 
@@ -124,21 +126,25 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> Answer | None:
         champion = ModelRegistry(DEFAULT_MODEL_NAME, tracking.configure(store_root(store))).champion()
         if champion is None:
             task.done("no model was promoted, so none is served")
-            return None
-        asked = _question(made)
-        video = made.heldout / asked.video
+            return []
+        answers = []
         with serve_model(f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}", store=store) as gateway:
-            talk = Conversation(gateway.url, video_address(str(video)), system=SYSTEM)
-            said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
-        right = f"({asked.answer_letter}) {asked.candidates[asked.answer_index]}"
-        task.done(f"{said} (right: {right})")
-    return Answer(video, asked.question, said, right)
+            for asked in _first_of_each_task(made):
+                video = made.heldout / asked.video
+                talk = Conversation(gateway.url, video_address(str(video)), system=SYSTEM)
+                said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
+                letter = parse_answer(said.removeprefix(PREFILL.removesuffix(BRACKET)), len(asked.candidates))
+                answer = f"({asked.answer_letter}) {asked.candidates[asked.answer_index]}"
+                right = letter == asked.answer_letter
+                answers.append(Answer(video, asked.task, asked.question, said, answer, right))
+        task.done(f"{sum(answer.right for answer in answers)} of {len(answers)} questions answered right")
+    return answers
 
 
-def _question(made: DemoSet) -> Question:
-    """Return the first question about time: those are what tuning is for."""
+def _first_of_each_task(made: DemoSet) -> list[Question]:
     from share4video.evaluation.questions import read_questions
-    from share4video.synthetic.questions import TASK_GROUPS
 
-    questions = read_questions(made.questions)
-    return next((q for q in questions if TASK_GROUPS.get(q.task) == "temporal"), questions[0])
+    first: dict[str, Question] = {}
+    for question in read_questions(made.questions):
+        first.setdefault(question.task, question)
+    return list(first.values())

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,17 +30,17 @@ BEFORE, AFTER = "evaluate-base", "evaluate-candidate"
 Row = tuple[str, str]
 
 
-def summary_table(store: Store, run: LocalRun, truth: Path, answer: Answer | None) -> Table:
+def summary_table(store: Store, run: LocalRun, truth: Path, answers: Sequence[Answer]) -> Table:
     """Draw the summary of a flywheel run on the demo's clips."""
     table = Table(show_header=False, title="What came of the clips", title_justify="left")
     table.add_column(style="cyan")
     table.add_column(overflow="fold")
-    for name, value in summary_rows(store, run, truth, answer):
+    for name, value in summary_rows(store, run, truth, answers):
         table.add_row(name, value)
     return table
 
 
-def summary_rows(store: Store, run: LocalRun, truth: Path, answer: Answer | None) -> Iterator[Row]:
+def summary_rows(store: Store, run: LocalRun, truth: Path, answers: Sequence[Answer]) -> Iterator[Row]:
     """Yield the summary as (what, value).
 
     Args:
@@ -69,9 +69,9 @@ def summary_rows(store: Store, run: LocalRun, truth: Path, answer: Answer | None
             yield f"accuracy, {group}", f"{before:.1%} before tuning, {after:.1%} after"
     yield "accuracy, all", f"{_accuracy(ended[BEFORE])} before tuning, {_accuracy(ended[AFTER])} after"
     yield "gate", ended["release"].details.get("decision", "")
-    if answer is not None:
-        yield "asked", f"{answer.question} ({answer.video.name})"
-        yield "answered", f"{answer.said}   right: {answer.right}"
+    for answer in answers:
+        verdict = "right" if answer.right else f"wrong, it is {answer.right_answer}"
+        yield f"served, {answer.task}", f"{answer.question} ({answer.video.name}) {answer.said}   {verdict}"
 
 
 def _accuracy(event: StageEvent) -> str:
@@ -86,19 +86,19 @@ def _program() -> str:
     return "share4video" if known or own.name != "share4video" else shlex.quote(str(own))
 
 
-def next_commands(store: str, run: LocalRun, made: DemoSet, answer: Answer | None) -> list[str]:
+def next_commands(store: str, run: LocalRun, made: DemoSet, answers: Sequence[Answer]) -> list[str]:
     """Return three commands that work as they stand after the demo, also where its folder is on no PATH."""
     from share4video.dataset.mixture import DESCRIBE_REQUEST
 
     program = _program()
     where = f"SHARE4VIDEO_STORE={shlex.quote(store)}"
     look = f"{where} {program} dataset show {run.refs['dataset']}"
-    if answer is None:
+    if not answers:
         questions, heldout = shlex.quote(str(made.questions)), shlex.quote(str(made.heldout))
         again = f"{program} evaluate {run.refs['train']} --questions {questions} --question-clips {heldout}"
         return [look, f"{where} {again}", f"{program} pipeline compile flywheel"]
     champion = f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}"
-    clip, question = shlex.quote(str(answer.video)), shlex.quote(DESCRIBE_REQUEST)
+    clip, question = shlex.quote(str(answers[0].video)), shlex.quote(DESCRIBE_REQUEST)
     return [
         f"{where} {program} chat --model {champion} --video {clip} {question}",
         f"{where} {program} serve {champion} --port 8080",

@@ -138,12 +138,15 @@ def _turns(question: Question) -> list[Turn]:
 
 _NAMES = tuple(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES)
 _WORDS = (*COLOURS, *SHAPES, *DIRECTIONS, *COUNTS, *BACKGROUNDS, *SIZES)
-_OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS, _NAMES, _WORDS)
+_MOVES = tuple(f"{name} moves {way}" for name in _NAMES for way in DIRECTIONS)
+_OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS, _NAMES, _WORDS, _MOVES)
 
 
 def _option_question(rng: np.random.Generator) -> Question:
-    words = [str(word) for word in rng.permutation(_OPTIONS[int(rng.integers(len(_OPTIONS)))])]
-    candidates = tuple(words[: int(rng.integers(2, 5))])
+    among = _OPTIONS[int(rng.integers(len(_OPTIONS)))]
+    most = 2 if among is _MOVES else min(4, len(among))  # those on order have two sentences
+    count = int(rng.integers(2, most + 1))
+    candidates = tuple(str(word) for word in rng.choice(among, size=count, replace=False))
     answer = str(rng.choice(candidates))
     return Question("option", f"Which option says {answer}?", candidates, answer)
 
