@@ -22,6 +22,7 @@ from share4video.captioning.on_demand import _tell, server_on_demand
 from share4video.config import EngineSpec
 from share4video.errors import UserError
 
+SERVER = "share4video.models.transformers_server"
 CHILD = """
 import sys
 from share4video.captioning.engine import connect
@@ -70,17 +71,17 @@ def test_two_servers_share_the_work_and_one_can_go_on_alone(
         assert server is not None
         log = server.log.read_text()
         assert log.count("[Request received]") == len(asked)
-        assert len(_serving_processes()) == 2
-        _serving_processes()[1].kill()
+        one, _ = _serving_processes(server.folder)
+        one.kill()
         alone = answer_all(endpoint, asked)
     assert alone == both
     assert all(isinstance(answer, Completion) for answer in both.values())
 
 
-def _serving_processes() -> list[psutil.Process]:
+def _serving_processes(folder: Path) -> list[psutil.Process]:
     family = psutil.Process().children(recursive=True)
-    servers = [p for p in family if "share4video.models.transformers_server" in p.cmdline()[:4]]
-    return sorted(servers, key=lambda process: process.create_time())
+    servers = [process for process in family if SERVER in process.cmdline()[:4]]
+    return [process for process in servers if Path(process.cwd()) == folder / "models"]
 
 
 def test_a_server_that_does_not_start_is_everybodys_mistake(
