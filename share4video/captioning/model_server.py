@@ -111,7 +111,8 @@ def served_name(checkpoint: Path) -> str:
 def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer | None:
     """Return the server that the process which started this one shares, or None where none answers.
 
-    One that is started on demand (see `on_demand`) is asked for, and waited for.
+    One that is started on demand (see `on_demand`) is asked for, and waited for. Replicas that do not answer
+    are left out.
 
     Raises:
         UserError: it was asked for and did not start.
@@ -123,12 +124,21 @@ def running_server(environment: Mapping[str, str] = os.environ) -> ModelServer |
         _ask_for_server(Path(folder))
     try:
         fields = json.loads((Path(folder) / _ADDRESS_FILE).read_text(encoding="utf-8"))
-        replicas = tuple(fields.get("replicas", ()))
-        server = ModelServer(Path(folder), fields["base_url"], Path(fields["log"]), replicas)
-        answer = httpx.get(server.base_url.removesuffix("/v1") + "/health", timeout=30, trust_env=False)
-        return server if answer.is_success else None
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
+        addresses, log = [fields["base_url"], *fields.get("replicas", ())], Path(fields["log"])
+    except (OSError, ValueError, KeyError):
+        return None
+    answering = [base_url for base_url in addresses if _is_healthy(base_url)]
+    if not answering:
         return None  # it ended with its owner
+    return ModelServer(Path(folder), answering[0], log, tuple(answering[1:]))
+
+
+def _is_healthy(base_url: str) -> bool:
+    try:
+        answer = httpx.get(base_url.removesuffix("/v1") + "/health", timeout=30, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return answer.is_success
 
 
 def _ask_for_server(folder: Path) -> None:

@@ -74,6 +74,9 @@ def test_two_servers_share_the_work_and_one_can_go_on_alone(
         one, _ = _serving_processes(server.folder)
         one.kill()
         alone = answer_all(endpoint, asked)
+        with connect(spec) as later:  # another process loads its model into what is left
+            assert later.replicas == ()
+            assert answer_all(later, asked) == alone
     assert alone == both
     assert all(isinstance(answer, Completion) for answer in both.values())
 
