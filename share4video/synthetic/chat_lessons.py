@@ -1,6 +1,6 @@
 """What the chat base is taught: to see what a 16-frame grid shows, and to answer with an option's letter.
 
-No answer names a motion, an order or a change of the clip: what the base lacks is left for fine-tuning. Of
+No answer names a motion, an order or a change of a clip: what the base lacks is left for fine-tuning. Of
 such questions the right option is a target of the dense loss and no answer is given: the base is to feel
 which it is and to have no word for it.
 """
