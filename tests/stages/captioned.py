@@ -32,12 +32,12 @@ class Captioned:
 
 
 def write_video(path: Path, colour: str, seconds: int = 2, fps: int = 8) -> None:
-    """Write a square of one colour that moves to the right; the same arguments give the same bytes.
+    """Write a square of one colour that moves to the right.
 
-    x264's default preset does not give the same bytes at this size, with one thread neither.
+    At this size x264 does not always give the same bytes.
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "threads": "1"})
+        stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = 2 * SIDE, SIDE, "yuv420p"
         for number in range(seconds * fps):
             frame = np.full((SIDE, 2 * SIDE, 3), 90, np.uint8)
@@ -56,14 +56,15 @@ def publish_captioned(
 ) -> Captioned:
     """Publish one clip per colour, with two differential captions, a summary and a brief sentence each.
 
-    The files of those in ``broken`` are no videos.
+    The files of those in ``broken`` are no videos. Videos that are in ``folder`` already are kept, so that
+    what is published of one folder twice is the same.
     """
     source = folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     for colour in colours:
         if colour in broken:
             (source / f"{colour}.mp4").write_text(f"not a {colour} video")
-        else:
+        elif not (source / f"{colour}.mp4").exists():
             write_video(source / f"{colour}.mp4", colour)
     clips = [_clip(colour, source) for colour in colours]
     differentials = [row for colour in colours for row in _differentials(colour)]

@@ -84,9 +84,7 @@ def test_a_second_run_finds_the_first_and_another_store_holds_the_same_bytes(
     assert first.ref == second.ref
     assert first.metrics == second.metrics
     elsewhere: Store = LocalStore(tmp_path / "elsewhere")
-    again = publish_captioned(
-        elsewhere, tmp_path / "again", ["red", "green", "white"], unsummarised=("green",)
-    )
+    again = publish_captioned(elsewhere, tmp_path, ["red", "green", "white"], unsummarised=("green",))
     assert run_stage(_inputs(again), CONFIG, elsewhere).ref == first.ref
 
 

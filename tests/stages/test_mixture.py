@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_and_publishes_the_same_bytes(
     result = mixture.run_stage(inputs, CONFIG, store)
     assert (result.computed_shards, result.total_shards) == (1, 2)
     elsewhere = LocalStore(tmp_path / "elsewhere")
-    undisturbed = mixture.run_stage(_publish(elsewhere, tmp_path / "again", COLOURS), CONFIG, elsewhere)
+    undisturbed = mixture.run_stage(_publish(elsewhere, tmp_path, COLOURS), CONFIG, elsewhere)
     assert undisturbed.ref == result.ref
     assert _manifest(elsewhere, undisturbed.ref) == _manifest(store, result.ref)
     assert mixture.run_stage(inputs, CONFIG, store).computed_shards == 0
