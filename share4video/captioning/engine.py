@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
@@ -104,9 +103,7 @@ def connect(spec: EngineSpec) -> Iterator[Endpoint]:
         assert spec.model_path is not None
         folder = checkpoint_folder(spec.model_path)
         if shared is not None and checkpoint_bytes(folder) <= SMALL_MODEL_BYTES:
-            yield replace(
-                _endpoint(shared.base_url, shared.load(folder), spec, log), replicas=shared.replicas
-            )
+            yield _endpoint(shared.base_url, shared.load(folder), spec, log, shared.replicas)
         else:
             with serve_models([folder]) as server:
                 yield _endpoint(server.base_url, server.load(folder), spec, str(server.log))
@@ -239,9 +236,12 @@ def _listens(base_url: str) -> bool:
         return False
 
 
-def _endpoint(base_url: str, model: str, spec: EngineSpec, log: str = "") -> Endpoint:
+def _endpoint(
+    base_url: str, model: str, spec: EngineSpec, log: str = "", replicas: tuple[str, ...] = ()
+) -> Endpoint:
     key = os.environ.get(API_KEY_VARIABLE) or "none"
-    return Endpoint(base_url, model, spec, log=log, api_key=key if spec.model_path is None else "none")
+    key = key if spec.model_path is None else "none"
+    return Endpoint(base_url, model, spec, log=log, api_key=key, replicas=replicas)
 
 
 def _service_url(name: str) -> str:

@@ -64,7 +64,7 @@ def demo(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting; may be repeated.")
     ] = None,
 ) -> None:
-    """Make clips, run the flywheel on them, serve the champion, ask it a question, write a report."""
+    """Make clips, run the flywheel on them, serve the champion, ask it questions, write a report."""
     from pipelines.catalogue import find_pipeline
 
     wanted = read_settings(config, settings)
@@ -92,8 +92,9 @@ def _make_clips(folder: Path, clips: int, heldout: int, store: Store, emit: Emit
     from share4video.synthetic.clips import write_demo_set
 
     with stage_task("clips", store, emit=emit) as task:
-        per_task = max(1, heldout // 2)
-        made = write_demo_set(folder.absolute(), clips=clips, heldout=heldout, questions_per_task=per_task)
+        made = write_demo_set(
+            folder.absolute(), clips=clips, heldout=heldout, questions_per_task=heldout // 2
+        )
         task.done(f"{sum(1 for _ in made.source.iterdir())} files, good and bad")
     return made
 
@@ -118,7 +119,14 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> list[Answer]:
     """Serve the champion through the gateway and ask it a question of each task; none was promoted: none."""
     from serving.gateway.process import serve_model
     from share4video.chat import Conversation, video_address
-    from share4video.evaluation.mvbench import BRACKET, PREFILL, SYSTEM, parse_answer, question_block
+    from share4video.evaluation.mvbench import (
+        BRACKET,
+        PREFILL,
+        SYSTEM,
+        parse_answer,
+        question_block,
+        right_reply,
+    )
     from share4video.model_registry import ModelRegistry, store_root
     from share4video.training import tracking
 
@@ -127,14 +135,14 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> list[Answer]:
         if champion is None:
             task.done("no model was promoted, so none is served")
             return []
-        answers = []
+        answers, opening = [], PREFILL.removesuffix(BRACKET)
         with serve_model(f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}", store=store) as gateway:
             for asked in _first_of_each_task(made):
                 video = made.heldout / asked.video
                 talk = Conversation(gateway.url, video_address(str(video)), system=SYSTEM)
                 said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
-                letter = parse_answer(said.removeprefix(PREFILL.removesuffix(BRACKET)), len(asked.candidates))
-                answer = f"({asked.answer_letter}) {asked.candidates[asked.answer_index]}"
+                letter = parse_answer(said.removeprefix(opening), len(asked.candidates))
+                answer = right_reply(asked).removeprefix(opening)
                 right = letter == asked.answer_letter
                 answers.append(Answer(video, asked.task, asked.question, said, answer, right))
         task.done(f"{sum(answer.right for answer in answers)} of {len(answers)} questions answered right")
