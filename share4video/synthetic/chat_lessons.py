@@ -2,7 +2,8 @@
 
 No answer names a motion, an order or a change of a clip: what the base lacks is left for fine-tuning. Of
 such questions the right option is a target of the dense loss and no answer is given: the base is to feel
-which it is and to have no word for it.
+which it is and to have no word for it. It is taught that a reply names one of the letters offered, any of
+them.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def _turns(question: Question) -> list[Turn]:
 _NAMES = tuple(f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES)
 _WORDS = (*COLOURS, *SHAPES, *DIRECTIONS, *COUNTS, *BACKGROUNDS, *SIZES)
 _MOVES = tuple(f"{name} moves {way}" for name in _NAMES for way in DIRECTIONS)
+_SIZED = tuple((f"{colour} {shape}", size) for colour in COLOURS for shape in SHAPES for size in SIZES)
 _OPTIONS = (COLOURS, SHAPES, tuple(DIRECTIONS), COUNTS, _NAMES, _WORDS, _MOVES)
 
 
@@ -169,9 +171,8 @@ def _either(state: State, rng: np.random.Generator) -> list[Question]:
         return []
     there = state.bodies[int(rng.integers(len(state.bodies)))]
     true = (there.name, there.size)
-    kinds = [(f"{colour} {shape}", size) for colour in COLOURS for shape in SHAPES for size in SIZES]
     shown = {(seen.name, seen.size) for seen in state.bodies}
-    false = [kind for kind in kinds if kind not in shown and (kind[0] == true[0] or rng.random() < 0.2)]
+    false = [kind for kind in _SIZED if kind not in shown and (kind[0] == true[0] or rng.random() < 0.2)]
     other = false[int(rng.integers(len(false)))]
     right, wrong = (f"the {name} is {size}" for name, size in (true, other))
     return [_shuffled(Question("either", "Which of these is so at the start?", (right, wrong), right), rng)]

@@ -117,6 +117,7 @@ class Learner(nn.Module):
         if features and rows[0].role in TELL_MOTION + TELL_WAY:
             dense = dense + self._told_motion(rows, labels, told.hidden_states, ids_BS == self.image_id)
         aside = dense + self._hints(rows, [len(f) for f in features], told.hidden_states[HINT_LAYER])
+        aside = aside + self._not_offered(rows, [len(f) for f in features], hidden)
         taught = labels_BS[:, 1:] >= 0
         logits = self.model.lm_head(hidden[:, :-1][taught])
         aims = labels_BS[:, 1:][taught]
@@ -152,6 +153,20 @@ class Learner(nn.Module):
             padded = nn.utils.rnn.pad_sequence(options, batch_first=True, padding_value=-1e9)
             loss = loss + F.cross_entropy(padded, torch.tensor(rights))
         return loss
+
+    def _not_offered(self, rows: Sequence[Row], image_tokens: Sequence[int], hidden_BSD: Tensor) -> Tensor:
+        """How far replies to questions without an answer are from naming any of the letters offered."""
+        where, allowed = [], []
+        for index, row in enumerate(rows):
+            extra = image_tokens[index] - 1 if image_tokens else 0
+            for position, letters in row.offered:
+                where.append(hidden_BSD[index, position + extra])
+                allowed.append(letters)
+        if not where:
+            return hidden_BSD.sum() * 0
+        chances = F.log_softmax(self.model.lm_head(torch.stack(where)).float(), dim=-1)
+        named = [row[list(letters)].logsumexp(0) for row, letters in zip(chances, allowed, strict=True)]
+        return -torch.stack(named).mean()
 
     def _seen_motion(self, rows: Sequence[Row], labels: Sequence[Tensor], seen_RND: Tensor) -> Tensor:
         """How far the tower's features of the overview tile are from saying how each body moves."""

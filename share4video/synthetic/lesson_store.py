@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from share4video.evaluation import mvbench
+from share4video.evaluation.questions import LETTERS
 from share4video.media import compose
 from share4video.synthetic import lessons, nano
 from share4video.synthetic.language import MOVED
@@ -202,6 +203,8 @@ class Row:
 
     ``hints`` are (position, token): where a question ends, and the word that answers it. ``felt`` are
     (position, number of the direction): where a question ends, and the direction that is its answer.
+    ``offered`` are (position, letters): where a reply to a question without an answer would name an option,
+    and the tokens of the letters it may name.
     """
 
     role: str
@@ -211,6 +214,7 @@ class Row:
     hints: tuple[tuple[int, int], ...] = ()
     felt: tuple[tuple[int, int], ...] = ()
     choices: tuple[Choice, ...] = ()
+    offered: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def own_file(folder: Path, shard: int) -> Path:
@@ -252,6 +256,7 @@ class LessonStore:
         hints: list[tuple[int, int]] = []
         felt: list[tuple[int, int]] = []
         choices: list[Choice] = []
+        offered: list[tuple[int, tuple[int, ...]]] = []
         question_end: int | None = None
         ends: dict[str, int] = {}
         image = "<image>\n" if picture is not None else ""
@@ -275,6 +280,10 @@ class LessonStore:
                 choices.append(Choice(tuple(ends.values()), list(ends).index(right), felt=True))
                 if right in DIRECTIONS:
                     felt.append((question_end, list(DIRECTIONS).index(right)))
+                begun = self._ids(f"<|assistant|>\n{mvbench.PREFILL}")
+                ids += begun
+                supervised += [False] * len(begun)
+                offered.append((len(ids) - 1, tuple(self._ids(letter)[0] for letter in LETTERS[: len(ends)])))
             reply = _REPLY.fullmatch(text)
             if speaker == "assistant" and question_end is not None and reply:
                 choices.append(Choice(tuple(ends.values()), list(ends).index(reply[1]), felt=False))
@@ -288,6 +297,7 @@ class LessonStore:
             tuple(hints),
             tuple(felt),
             tuple(choices),
+            tuple(offered),
         )
 
     def _ids(self, text: str) -> list[int]:

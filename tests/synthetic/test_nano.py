@@ -101,6 +101,11 @@ def test_the_right_options_are_known_where_they_end(work: Path) -> None:
             if turn.felt is not None:
                 assert options[choice.right] == turn.felt
                 unanswered += 1
+        felt = [choice for choice in row.choices if choice.felt]
+        for choice, (position, letters) in zip(felt, row.offered, strict=True):
+            assert read(row.ids[: position + 1]).endswith("<|assistant|>\nBest option:(")
+            assert not row.supervised[position]
+            assert [read([letter]) for letter in letters] == list("ABCDEFG"[: len(choice.ends)])
         dense = learner([row], store)[1]
         dense.backward()
         assert learner.dense.right.weight.grad is not None
