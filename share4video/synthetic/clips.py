@@ -33,7 +33,7 @@ from share4video.synthetic.world import FPS, Clip, State, sample_clip
 
 Rgb = npt.NDArray[np.uint8]
 _TRAIN_SEED, _HELD_OUT_SEED = 10_000, 20_000
-_FORMAT = 2  # of the truth files; a set of another format is made again
+_FORMAT = 3  # of the truth files and questions; a set of another format is made again
 _OWNED = ".made-by-share4video"
 _BAD_FILES = (
     "duplicate-brighter.mp4",
@@ -212,7 +212,9 @@ def choose_questions(
     """Choose up to ``per_task`` questions of each task, answers and letters balanced.
 
     Answers are taken in turn, those of one wording first where it has them all, so that knowing the task or
-    the wording is worth no more than chance; then candidates are turned so that the right letter goes round.
+    the wording is worth no more than chance; then candidates are turned so that the right letter goes round,
+    for each answer by itself: where an answer had a letter of its own, the order of the candidates would tell
+    which of them is right.
     """
     rng = np.random.default_rng([seed, 41])
     pools: dict[str, dict[str, list[tuple[str, Question]]]] = {}
@@ -228,7 +230,8 @@ def choose_questions(
         )
         rounds = min(-(-per_task // len(queues)), min(len(queue) for queue in queues))
         taken = [queue[index] for index in range(rounds) for queue in queues][:per_task]
-        chosen[task] = [(video, q.turned(index)) for index, (video, q) in enumerate(taken)]
+        turns = (sum(divmod(index, len(queues))) for index in range(len(taken)))
+        chosen[task] = [(video, q.turned(turn)) for turn, (video, q) in zip(turns, taken, strict=True)]
     return chosen
 
 

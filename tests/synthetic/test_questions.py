@@ -46,6 +46,15 @@ def test_letters_and_answers_are_balanced() -> None:
             assert max(answers.values()) - min(answers.values()) <= 1, task
 
 
+def test_no_answer_has_a_letter_of_its_own() -> None:
+    for task, rows in choose_questions(NAMED, 48, seed=0).items():
+        places = range(len(rows[0][1].candidates))
+        cells = Counter((q.answer, q.candidates.index(q.answer)) for _, q in rows)
+        for answer in {q.answer for _, q in rows} if task != "order" else ():
+            counts = [cells[answer, place] for place in places]
+            assert max(counts) - min(counts) <= 1, (task, answer)
+
+
 def test_no_wording_of_a_static_question_tells_the_answer() -> None:
     chosen = choose_questions(NAMED, 48, seed=0)
     for task in ("colour", "shape", "count"):
