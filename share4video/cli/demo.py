@@ -55,7 +55,7 @@ def demo(
     ] = 140,
     heldout: Annotated[
         int, typer.Option("--heldout", min=4, max=10_000, help="How many further clips to ask about.")
-    ] = 180,
+    ] = 120,
     budget_s: Annotated[float, typer.Option("--budget-s", help="How long it should take; shown.")] = BUDGET_S,
     config: Annotated[
         str, typer.Option("--config", "-c", metavar="FILE", help="A YAML file of settings, or a preset.")

@@ -103,7 +103,7 @@ def write_clip(path: Path, clip: Clip, truth: Path | None = None) -> None:
 
 
 def write_demo_set(
-    folder: Path, *, seed: int = 0, clips: int = 140, heldout: int = 180, questions_per_task: int = 90
+    folder: Path, *, seed: int = 0, clips: int = 140, heldout: int = 120, questions_per_task: int = 60
 ) -> DemoSet:
     """Write the set the demo runs on; the same arguments give the same bytes. A finished set is kept.
 
