@@ -71,15 +71,25 @@ class BriefConfig(Config):
 
 
 class DedupConfig(Config):
-    """Greedy leader de-duplication (paper section 3.1); the paper does not print its threshold."""
+    """Greedy leader de-duplication (paper section 3.1); the paper does not print its threshold.
+
+    Pairs at least ``floor`` alike are stored, and every threshold above it is replayed from them. Where no
+    floor is given it is the lowest one at which a sample promises at most ``pairs_per_row`` pairs per clip.
+    ``source_priority`` ranks near-duplicates of equal size and length: patterns of ``source_uri``, the best
+    first.
+    """
 
     mode: Literal["text", "visual", "both"] = "both"
     text_threshold: float | None = Field(None, ge=-1, le=1)  # None: the embedder's own
     visual_encoder: str = "descriptor-coarse"
     visual_frames: int = Field(16, ge=1, le=256)
+    visual_pooling: Literal["least_alike", "mean"] = "least_alike"
     visual_threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
-    floor: float = Field(0.5, ge=-1, le=1)
+    floor: float | None = Field(None, ge=-1, le=1)
+    pairs_per_row: float = Field(50.0, gt=0)
     max_pairs_per_row: int = Field(1000, ge=1)
+    search: Literal["auto", "exact", "partitioned"] = "auto"
+    source_priority: tuple[str, ...] = ()
 
 
 class KeyframeConfig(Config):

@@ -2,7 +2,8 @@
 
 Clips are considered in a fixed order and admitted unless one admitted before is near. The paper admits in
 the order of arrival and compares brief captions only. Here the order is by quality, so that the best copy
-survives: more pixels first, then longer, then the smaller id. And there are three modes:
+survives: more pixels first, then longer, then the preferred source, then the smaller id. Clips that are
+published come before all others and stay. And there are three modes:
 
 * ``text`` (the paper's): near when the captions' embeddings are. A brief caption names things, seldom what
   becomes of them, so clips that differ only in motion or in the order of events are dropped.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from share4video.curation.candidates import Indices
 from share4video.curation.encoders import Vectors
 from share4video.curation.neighbours import NearPairs
 from share4video.errors import UserError
@@ -52,17 +54,25 @@ class Admission:
     threshold: float
 
 
-def survivor_order(pixels: Sequence[int], durations_s: Sequence[float], ids: Sequence[str]) -> list[int]:
-    """Return the clips' numbers, best first: more pixels, then longer, then the smaller id."""
-    return sorted(range(len(ids)), key=lambda clip: (-pixels[clip], -durations_s[clip], ids[clip]))
+def survivor_order(
+    pixels: Sequence[int], durations_s: Sequence[float], source_ranks: Sequence[int], ids: Sequence[str]
+) -> list[int]:
+    """Return the clips' numbers, best first: more pixels, longer, the lower rank, then the smaller id."""
+    return sorted(
+        range(len(ids)),
+        key=lambda clip: (-pixels[clip], -durations_s[clip], source_ranks[clip], ids[clip]),
+    )
 
 
-def admit(order: Sequence[int], pairs: NearPairs, thresholds: Thresholds) -> list[Admission]:
+def admit(
+    order: Sequence[int], pairs: NearPairs, thresholds: Thresholds, *, admitted: int = 0
+) -> list[Admission]:
     """Admit clips one by one, from stored pairs alone; the time it takes is linear in the pairs.
 
     Args:
         order: the clips' numbers in the order they are considered.
         pairs: their near pairs.
+        admitted: how many of the first in ``order`` are published already, and stay.
 
     Returns:
         One admission per clip, by number.
@@ -73,29 +83,53 @@ def admit(order: Sequence[int], pairs: NearPairs, thresholds: Thresholds) -> lis
     """
     asked = _asked(pairs, thresholds)
     slack = np.minimum.reduce([values - bound for values, bound in asked])  # near where none is negative
-    rank = np.empty(len(order), np.int64)
-    rank[np.asarray(order, np.int64)] = np.arange(len(order))
-    clip_is_later = rank[pairs.clip] > rank[pairs.other]
-    later_rank = np.where(clip_is_later, rank[pairs.clip], rank[pairs.other])
-    earlier = np.where(clip_is_later, pairs.other, pairs.clip)
-    by_rank = np.argsort(later_rank, kind="stable")
-    bounds = np.searchsorted(later_rank[by_rank], np.arange(len(order) + 1))
+    earlier, later = _by_rank(order, pairs)
+    by_later = np.argsort(later, kind="stable")
+    bounds = np.searchsorted(later[by_later], np.arange(len(order) + 1))
 
-    kept = np.zeros(len(order), bool)
+    kept = np.zeros(len(order), bool)  # by rank
     admissions: dict[int, Admission] = {}
-    for position, clip in enumerate(order):
-        numbers = by_rank[bounds[position] : bounds[position + 1]]
+    for rank, clip in enumerate(order):
+        numbers = by_later[bounds[rank] : bounds[rank + 1]]
         numbers = numbers[kept[earlier[numbers]]]
         if not len(numbers):
-            kept[clip] = True
+            kept[rank] = True
             admissions[clip] = Admission(True, None, None, float(asked[0][1]))
             continue
         # The nearest; among equally near ones the one admitted first.
-        pair = numbers[np.lexsort((rank[earlier[numbers]], -slack[numbers]))[0]]
-        kept[clip] = slack[pair] < 0
+        pair = numbers[np.lexsort((earlier[numbers], -slack[numbers]))[0]]
+        kept[rank] = rank < admitted or slack[pair] < 0
         similarity, bound = min(((values[pair], bound) for values, bound in asked), key=lambda p: p[0] - p[1])
-        admissions[clip] = Admission(bool(kept[clip]), int(earlier[pair]), float(similarity), float(bound))
+        nearest = int(order[earlier[pair]])
+        admissions[clip] = Admission(bool(kept[rank]), nearest, float(similarity), float(bound))
     return [admissions[clip] for clip in range(len(order))]
+
+
+def count_kept(order: Sequence[int], pairs: NearPairs, thresholds: Thresholds, *, admitted: int = 0) -> int:
+    """Return how many clips `admit` would keep, much faster: clips with nobody near are not looked at.
+
+    Raises:
+        UserError, ValueError: as `admit` does.
+    """
+    near = np.logical_and.reduce([values >= bound for values, bound in _asked(pairs, thresholds)])
+    earlier, later = (ranks[near] for ranks in _by_rank(order, pairs))
+    decided = later >= admitted
+    earlier, later = earlier[decided], later[decided]
+    by_later = np.argsort(later, kind="stable")
+    earlier = earlier[by_later]
+    ranks, starts = np.unique(later[by_later], return_index=True)
+    kept = np.ones(len(order), bool)
+    for rank, met in zip(ranks.tolist(), np.split(earlier, starts[1:]), strict=False):
+        kept[rank] = not kept[met].any()
+    return int(kept.sum())
+
+
+def _by_rank(order: Sequence[int], pairs: NearPairs) -> tuple[Indices, Indices]:
+    """Return each pair as two places in ``order``, the earlier one first."""
+    rank = np.empty(len(order), np.int64)
+    rank[np.asarray(order, np.int64)] = np.arange(len(order))
+    one, two = rank[pairs.clip], rank[pairs.other]
+    return np.minimum(one, two), np.maximum(one, two)
 
 
 def _asked(pairs: NearPairs, thresholds: Thresholds) -> list[tuple[Vectors, np.float32]]:

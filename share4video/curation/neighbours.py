@@ -8,7 +8,9 @@ differs is the same clip for all but one or two frames.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,16 +18,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from share4video.curation.candidates import (
+    Indices,
+    PairBudget,
+    Pairs,
+    Rows,
+    every_pair,
+    partitioned_pairs,
+    sampled_recall,
+)
+from share4video.curation.described import searched_rows
 from share4video.curation.encoders import Vectors
 from share4video.dataset.schema import TABLES
-from share4video.errors import UserError
 
-Indices = npt.NDArray[np.int64]
 Mode = Literal["text", "visual", "both"]
+Search = Literal["auto", "exact", "partitioned"]
+
+EXACT_ROWS = 300_000  # up to here ``auto`` looks at every pair
 
 _MARGIN = 1e-4  # the search works in float32 sums of any order; what it finds is measured again exactly
-_BLOCK_ROWS = 1024
-_MEASURE_BYTES = 64 << 20
+_MEASURE_BYTES = 6 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +49,7 @@ class NearPairs:
         text: cosine of the captions' embeddings; None where captions were not compared.
         looks: similarity of the least alike frames; None where looks were not compared.
         floor: no pair below it is held.
+        recall: which share of the pairs of a sample of clips was found; None where all pairs were looked at.
     """
 
     clip: Indices
@@ -44,6 +57,7 @@ class NearPairs:
     text: Vectors | None
     looks: Vectors | None
     floor: float
+    recall: float | None = None
 
     @property
     def similarity(self) -> Vectors:
@@ -95,17 +109,20 @@ def find_pairs(
     looks: npt.NDArray[np.floating] | None = None,
     floor: float,
     max_pairs_per_row: int = 1000,
+    search: Search = "auto",
 ) -> NearPairs:
-    """Find all pairs at least ``floor`` alike, exactly.
+    """Find the pairs at least ``floor`` alike: all of them, or in a partitioned search nearly all.
 
-    The search is exact inner products in blocks (FAISS); the similarity of what it finds is then measured in
-    float64, so that it depends on neither block size, thread count nor the order of the clips.
+    The similarity of what is found is measured in float64, so that it depends on neither block size, thread
+    count nor the order of the clips.
 
     Args:
         text: [clips, dimensions], rows of length 1 (or 0: alike to nothing).
         looks: [clips, frames, dimensions], rows of length 1.
         floor: with both, a pair must reach it in both.
         max_pairs_per_row: how many pairs per clip may be found, on average, before the search is given up.
+        search: ``auto`` looks at every pair of up to ``EXACT_ROWS`` clips, and divides more of them among
+            lists (``candidates``).
 
     Raises:
         ValueError: neither is given, or the two do not describe equally many clips.
@@ -115,13 +132,9 @@ def find_pairs(
         raise ValueError("nothing to compare: give text, looks or both")
     if text is not None and looks is not None and len(text) != len(looks):
         raise ValueError(f"{len(text)} captions and {len(looks)} looks")
-    if looks is not None:
-        # The mean over frames is at least the minimum, so no pair that is wanted is missed.
-        flat = looks.reshape(len(looks), looks.shape[1] * looks.shape[2]) / np.sqrt(looks.shape[1])
-        clip, other = _candidates(flat, floor, max_pairs_per_row)
-    else:
-        assert text is not None
-        clip, other = _candidates(text, floor, max_pairs_per_row)
+    rows = searched_rows(text, looks)
+    budget = PairBudget(floor, len(rows), max_pairs_per_row)
+    (clip, other), recall = _candidates(rows, floor, search, budget)
     measured_text = measured_looks = None
     keep = np.ones(len(clip), bool)
     if looks is not None:
@@ -136,45 +149,30 @@ def find_pairs(
         None if measured_text is None else measured_text[keep],
         None if measured_looks is None else measured_looks[keep],
         floor,
+        recall,
     )
 
 
-def _candidates(
-    vectors: npt.NDArray[np.floating], floor: float, max_pairs_per_row: int
-) -> tuple[Indices, Indices]:
-    """Return the pairs whose inner product may reach ``floor``, in lexical order."""
-    import faiss
-
-    rows = np.ascontiguousarray(vectors, np.float32)
-    index = faiss.IndexFlatIP(rows.shape[1])
-    pairs: list[Indices] = []
-    found, budget = 0, max_pairs_per_row * len(rows)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
-        index.add(block)  # a row meets those before it only: half the work, and each pair once
-        limits, _, hits = index.range_search(block, floor - _MARGIN)
-        hits_per_row = np.diff(limits.astype(np.int64)).astype(np.int64)
-        later = start + np.repeat(np.arange(len(block)), hits_per_row)
-        earlier = hits < later
-        pairs.append(np.stack([hits[earlier], later[earlier]]))
-        found += int(earlier.sum())
-        if found > budget:
-            raise UserError(
-                f"more than {max_pairs_per_row} near pairs per clip",
-                where=f"similarity floor {floor:g}",
-                fix="raise dedup.floor: with these embeddings unrelated clips lie above it",
-            )
-    both = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), np.int64)
-    both = both[:, np.lexsort((both[1], both[0]))].astype(np.int64)
-    return both[0], both[1]
+def _candidates(rows: Rows, floor: float, search: Search, budget: PairBudget) -> tuple[Pairs, float | None]:
+    """Return the pairs whose inner product may reach ``floor``; the recall where not all were looked at."""
+    if search == "exact" or (search == "auto" and len(rows) <= EXACT_ROWS):
+        return every_pair(rows, floor - _MARGIN, budget), None
+    pairs = partitioned_pairs(rows, floor - _MARGIN, budget)
+    return pairs, sampled_recall(rows, floor, pairs)
 
 
 def _measure(frames: npt.NDArray[np.floating], clip: Indices, other: Indices) -> Vectors:
     """Return the lowest frame similarity of each pair; ``frames`` is [clips, frames, dimensions]."""
     result = np.empty(len(clip), np.float32)
+    # Few at a time: they are to stay in the cache from being gathered to being summed up.
     step = max(1, _MEASURE_BYTES // (16 * max(1, frames.shape[1] * frames.shape[2])))
-    for start in range(0, len(clip), step):
+
+    def measure(start: int) -> None:
         span = slice(start, start + step)
         one, two = frames[clip[span]].astype(np.float64), frames[other[span]].astype(np.float64)
         result[span] = np.einsum("pfd,pfd->pf", one, two).min(axis=1)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, "measure") as threads:
+        for _ in threads.map(measure, range(0, len(clip), step)):
+            pass
     return result

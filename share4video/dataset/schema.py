@@ -64,6 +64,15 @@ NEIGHBOURS = pa.schema(
     ]
 )
 
+VECTORS = pa.schema(
+    [
+        _required("clip_id", _text),
+        pa.field("text", pa.list_(_f32)),  # of the brief caption; null where captions were not compared
+        pa.field("looks", pa.list_(_f32)),  # of the frames, one after another; null where not compared
+        _required("frames", _i32),  # how many of them
+    ]
+)
+
 DEDUP = pa.schema(
     [
         _required("clip_id", _text),
@@ -71,6 +80,14 @@ DEDUP = pa.schema(
         pa.field("nearest_kept_id", _text),
         pa.field("similarity", _f32),
         _required("threshold", _f32),
+    ]
+)
+
+SWEEP = pa.schema(
+    [
+        _required("measure", _text),  # text or visual; where both decide, the other one's threshold stays
+        _required("threshold", _f32),
+        _required("kept", _i32),  # how many clips it would keep
     ]
 )
 
@@ -130,7 +147,9 @@ TABLES: dict[str, pa.Schema] = {
     "rejects": REJECTS,
     "brief_captions": BRIEF_CAPTIONS,
     "neighbours": NEIGHBOURS,
+    "vectors": VECTORS,
     "dedup": DEDUP,
+    "sweep": SWEEP,
     "keyframes": KEYFRAMES,
     "differentials": DIFFERENTIALS,
     "captions": CAPTIONS,

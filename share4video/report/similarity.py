@@ -10,17 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from share4video.dataset.manifest import load_manifest
+from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.dataset.shards import read_table
 from share4video.report.run_tables import RunTables
 
 BIN_WIDTH = 0.02
 _MAX_LOOKED_AT = 200
-# column of the pairs -> what it compares, and the setting that holds its threshold
-_MEASURES = {
-    "text_similarity": ("captions", "text_threshold"),
-    "visual_similarity": ("looks", "visual_threshold"),
-}
+# column of the pairs -> what it compares, and its name in settings and in the sweep
+_MEASURES = {"text_similarity": ("captions", "text"), "visual_similarity": ("looks", "visual")}
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,21 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """How many clips a threshold would keep, the other similarity's threshold being what it is."""
+
+    threshold: float
+    clips: int
+
+
+@dataclass(frozen=True)
 class Histogram:
     """The pairs by one similarity. ``threshold`` is None where no clip was decided by this similarity."""
 
     measure: str
     bins: tuple[Bin, ...]
     threshold: float | None
+    sweep: tuple[Kept, ...] = ()
 
     @property
     def highest(self) -> int:
@@ -69,22 +75,35 @@ def similarity(tables: RunTables) -> Similarity | None:
     ref = tables.refs.get("dedup")
     if ref is None:
         return None
-    pairs = read_table(tables.store, ref, "neighbours")
-    decided = read_table(tables.store, ref, "dedup")
     config = load_manifest(tables.store, ref).config
+    compared = load_manifest(tables.store, StageRef.parse(config["@neighbours"]))
+    pairs = read_table(tables.store, compared.ref, "neighbours")
+    decided = read_table(tables.store, ref, "dedup")
     measures = [name for name in _MEASURES if pairs.num_rows and pairs[name].null_count == 0]
     if not measures:
         return None
     values = {name: pairs[name].to_numpy().astype(np.float64) for name in measures}
     found = _thresholds(pairs, decided, measures)
-    thresholds = {name: _first(config.get(_MEASURES[name][1]), found.get(name)) for name in measures}
+    thresholds = {
+        name: _first(config.get(f"{_MEASURES[name][1]}_threshold"), found.get(name)) for name in measures
+    }
+    sweep = read_table(tables.store, ref, "sweep").to_pylist()
     near = np.ones(pairs.num_rows, bool)
     for name, threshold in thresholds.items():
         near &= values[name] >= np.float32(-1.0 if threshold is None else threshold)
-    floor = float(config.get("floor", min(column.min() for column in values.values())))
+    floor = compared.counts["metric:floor"]
     return Similarity(
         histograms=tuple(
-            Histogram(_MEASURES[name][0], _bins(values[name], near, floor), thresholds[name])
+            Histogram(
+                _MEASURES[name][0],
+                _bins(values[name], near, floor),
+                thresholds[name],
+                tuple(
+                    Kept(row["threshold"], row["kept"])
+                    for row in sweep
+                    if row["measure"] == _MEASURES[name][1]
+                ),
+            )
             for name in measures
         ),
         pairs=pairs.num_rows,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from share4video.curation import neighbours
-from share4video.curation.dedup import Admission, Thresholds, admit, survivor_order
+from share4video.curation import candidates, neighbours
+from share4video.curation.dedup import Admission, Thresholds, admit, count_kept, survivor_order
 from share4video.curation.neighbours import Mode, NearPairs, find_pairs
 from share4video.errors import UserError
 
@@ -39,9 +39,10 @@ class Library:
         self.ids = [f"{number:04x}" for number in rng.permutation(clips)]
         self.pixels = rng.integers(1, 3, size=clips).tolist()
         self.durations_s = rng.integers(1, 3, size=clips).astype(float).tolist()
+        self.ranks = rng.integers(0, 2, size=clips).tolist()
 
     def order(self) -> list[int]:
-        return survivor_order(self.pixels, self.durations_s, self.ids)
+        return survivor_order(self.pixels, self.durations_s, self.ranks, self.ids)
 
     def pairs(self, mode: Mode, floor: float = FLOOR) -> NearPairs:
         return find_pairs(
@@ -57,6 +58,7 @@ class Library:
         other.ids = [self.ids[n] for n in numbers]
         other.pixels = [self.pixels[n] for n in numbers]
         other.durations_s = [self.durations_s[n] for n in numbers]
+        other.ranks = [self.ranks[n] for n in numbers]
         return other
 
     def by_id(self) -> Library:
@@ -151,10 +153,39 @@ def test_every_dropped_clip_has_an_admitted_one_near_it(
 
 def test_the_best_copy_survives() -> None:
     same = np.ones((4, 1), np.float32)
-    order = survivor_order([100, 200, 200, 200], [30.0, 10.0, 20.0, 20.0], ["a", "b", "d", "c"])
+    pixels, durations_s, ids = [100, 200, 200, 200], [30.0, 10.0, 20.0, 20.0], ["a", "b", "d", "c"]
+    order = survivor_order(pixels, durations_s, [0] * 4, ids)
     assert order == [3, 2, 1, 0]
+    assert survivor_order(pixels, durations_s, [1, 1, 0, 1], ids) == [2, 3, 1, 0]
     admissions = admit(order, find_pairs(text=same, floor=0.5), Thresholds(0.9, None))
     assert [a.kept for a in admissions] == [False, False, False, True]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(1, 30), st.integers(0, 30), modes, above_floor)
+def test_what_is_published_stays_and_keeps_what_is_near_it_out(
+    seed: int, clips: int, published: int, mode: Mode, threshold: float
+) -> None:
+    library = Library(seed, clips)
+    order, pairs = library.order(), library.pairs(mode)
+    bounds = thresholds(mode, threshold, threshold)
+    before = order[: min(published, clips)]
+    admissions = admit(order, pairs, bounds, admitted=len(before))
+    assert all(admissions[clip].kept for clip in before)
+    # The others fare as if the published ones had been admitted because nothing was near them.
+    near = np.minimum.reduce(
+        [values >= np.float32(threshold) for values in (pairs.text, pairs.looks) if values is not None]
+    )
+    of = {clip: set() for clip in order}  # type: dict[int, set[int]]
+    for one, two in zip(pairs.clip[near].tolist(), pairs.other[near].tolist(), strict=True):
+        of[one].add(two)
+        of[two].add(one)
+    kept = set(before)
+    for clip in order[len(before) :]:
+        if not of[clip] & kept:
+            kept.add(clip)
+    assert kept == {clip for clip in order if admissions[clip].kept}
+    assert count_kept(order, pairs, bounds, admitted=len(before)) == len(kept)
 
 
 def test_a_clip_near_a_dropped_clip_only_is_kept() -> None:
@@ -216,7 +247,7 @@ def test_wrong_shapes() -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     library = Library(4, 60)
     whole = library.pairs("both")
-    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", rows)
+    monkeypatch.setattr(candidates, "_BLOCK_ROWS", rows)
     monkeypatch.setattr(neighbours, "_MEASURE_BYTES", 1)
     blocks = library.pairs("both")
     for name in ("clip", "other", "text", "looks"):

@@ -86,6 +86,10 @@ def publish_run(
     ]
     near = _reject("double.mp4", "dedup", "near_duplicate", spoken, 0.97, 0.9)
     ids = [row["clip_id"] for row in rows]
+    pairs = _pairs([*ids, "d" * 32])
+    compared = _publish(
+        store, "neighbours", DedupConfig(), {"neighbours": pairs.pop("neighbours")}, metrics={"floor": 0.5}
+    )
     refs = {
         "probe": _publish(
             store,
@@ -98,7 +102,11 @@ def publish_run(
             store, "brief", BriefConfig(), {"brief_captions": _briefs(ids)}, rows_out=len(ids) + 1
         ),
         "dedup": _publish(
-            store, "dedup", DedupConfig(), {"clips": rows, "rejects": [near], **_pairs([*ids, "d" * 32])}
+            store,
+            "dedup",
+            DedupConfig(),
+            {"clips": rows, "rejects": [near], **pairs},
+            identity={"neighbours": str(compared)},
         ),
         "keyframes": _publish(
             store,
@@ -327,8 +335,10 @@ def _publish(
     files: Mapping[str, str] | None = None,
     rows_out: int | None = None,
     metrics: Mapping[str, float] | None = None,
+    identity: Mapping[str, str] | None = None,
 ) -> StageRef:
-    output = ShardSet(store, stage, "1", inputs=[json.dumps([repr(tables), files])], config=config)
+    content = [json.dumps([repr(tables), files])]
+    output = ShardSet(store, stage, "1", inputs=content, config=config, identity=identity)
     for name, text in (files or {}).items():
         output.attach(name, text.encode())
     kept = len(tables.get("clips", [])) if rows_out is None else rows_out

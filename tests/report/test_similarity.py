@@ -37,8 +37,11 @@ def read(
     asked = Thresholds(float(TEXT) if mode != "visual" else None, float(LOOKS) if mode != "text" else None)
     ids = [f"{number:032x}" for number in range(CLIPS)]
     rows = [_row(ids, number, a) for number, a in enumerate(admit(list(range(CLIPS)), pairs, asked))]
-    output = ShardSet(store, "dedup", "1", inputs=[repr(values), mode], config=config)
-    output.commit(0, {"neighbours": pairs.to_table(ids), "dedup": table_from_rows("dedup", rows)})
+    compared = ShardSet(store, "neighbours", "1", inputs=[repr(values), mode], config=config)
+    compared.commit(0, {"neighbours": pairs.to_table(ids)}, {"metric:floor": FLOOR})
+    found = {"neighbours": str(compared.publish(1).ref)}
+    output = ShardSet(store, "dedup", "1", inputs=[], config=config, identity=found)
+    output.commit(0, {"dedup": table_from_rows("dedup", rows)})
     return similarity(RunTables(store, {"dedup": output.publish(1).ref}))
 
 

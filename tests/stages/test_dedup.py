@@ -12,7 +12,7 @@ import pytest
 from share4video.config import DedupConfig
 from share4video.curation.dedup import Thresholds, admit, survivor_order
 from share4video.curation.neighbours import NearPairs
-from share4video.dataset.shards import load_manifest, read_table
+from share4video.dataset.shards import StageRef, load_manifest, read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
 from share4video.stages.dedup import DedupInputs, run_stage
@@ -138,14 +138,82 @@ def test_admission_is_replayed_from_the_published_pairs(store: LocalStore, films
     ref = run_stage(inputs, DedupConfig(), store).ref
     listed = sorted(rows, key=lambda row: row["clip_id"])
     ids = [row["clip_id"] for row in listed]
-    pairs = NearPairs.from_table(
-        read_table(store, ref, "neighbours"), ids, mode="both", floor=DedupConfig().floor
-    )
-    order = survivor_order([r["width"] * r["height"] for r in listed], [r["duration_s"] for r in listed], ids)
+    compared = StageRef.parse(load_manifest(store, ref).config["@neighbours"])
+    table = read_table(store, compared, "neighbours")
+    pairs = NearPairs.from_table(table, ids, mode="both", floor=0.5)
+    pixels = [row["width"] * row["height"] for row in listed]
+    order = survivor_order(pixels, [row["duration_s"] for row in listed], [0] * len(ids), ids)
     for threshold in (0.5, 0.7, 0.925, 1.0):
         config = DedupConfig(text_threshold=threshold, visual_threshold=threshold)
         published = read_table(store, run_stage(inputs, config, store).ref, "dedup")["kept"].to_pylist()
         assert [a.kept for a in admit(order, pairs, Thresholds(threshold, threshold))] == published
+
+
+def test_another_threshold_looks_at_no_clip_again(
+    store: LocalStore, films: Path, rows: Rows, tmp_path: Path
+) -> None:
+    for row in rows:
+        shutil.copy(films / row["source_uri"], tmp_path)
+    inputs = inputs_of(store, rows, tmp_path)
+    first = run_stage(inputs, DedupConfig(), store)
+    for row in rows:
+        (tmp_path / row["source_uri"]).unlink()
+    strict = run_stage(inputs, DedupConfig(text_threshold=1.0, visual_threshold=1.0), store)
+    assert strict.ref != first.ref and strict.rows_out > first.rows_out
+    # Which copy survives does not change the pairs either.
+    assert run_stage(inputs, DedupConfig(source_priority=("copy-*",)), store).rows_out == first.rows_out
+    assert len({name.split("/")[1] for name in store.list("neighbours")}) == 1
+
+
+def test_the_preferred_source_survives_among_equals(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows, films)
+    for wanted in ("story", "copy-darker", "copy-re-encoded"):
+        kept = kept_names(store, inputs, DedupConfig(source_priority=("nothing/*", f"{wanted}*")))
+        assert kept == {wanted, "reversed", *TWINS}
+
+
+def test_clips_are_added_to_what_is_published(store: LocalStore, films: Path, rows: Rows) -> None:
+    named = {name_of(row): row for row in rows}
+    steps = (
+        ("copy-smaller", "reversed"),
+        ("story", "copy-darker", "one-fact", "reversed"),
+        ("no-turn", "story"),
+    )
+    published, fates = None, []
+    for names in steps:
+        inputs = replace(inputs_of(store, [named[name] for name in names], films), published=published)
+        result = run_stage(inputs, DedupConfig(), store)
+        assert run_stage(inputs, DedupConfig(), store).unchanged
+        published = result.ref
+        kept = {name_of(row) for row in read_table(store, published, "clips").to_pylist()}
+        fates.append((kept, result.rejects))
+    # The small copy came first and stays; what is near it, or is published, is not added.
+    assert fates == [
+        ({"copy-smaller", "reversed"}, {}),
+        ({"one-fact"}, {"near_duplicate": 2, "exact_duplicate": 1}),
+        ({"no-turn"}, {"near_duplicate": 1}),
+    ]
+
+
+def test_clips_described_otherwise_are_not_added(store: LocalStore, films: Path, rows: Rows) -> None:
+    first = run_stage(inputs_of(store, rows[:2], films), DedupConfig(), store)
+    more = replace(inputs_of(store, rows[2:4], films), published=first.ref)
+    for config in (
+        DedupConfig(mode="text"),
+        DedupConfig(visual_frames=8),
+        DedupConfig(visual_encoder="descriptor"),
+    ):
+        with pytest.raises(UserError, match="described by other encoders or in another mode"):
+            run_stage(more, config, store)
+
+
+def test_looks_may_be_pooled(store: LocalStore, films: Path, rows: Rows) -> None:
+    pooled = kept_names(
+        store, inputs_of(store, rows, films), DedupConfig(mode="visual", visual_pooling="mean")
+    )
+    # An average does not tell when something happens.
+    assert "reversed" not in pooled or ("story" not in pooled and not any("copy" in name for name in pooled))
+    assert {"another-object"} <= pooled
 
 
 def test_a_second_run_and_another_order_publish_the_same(
