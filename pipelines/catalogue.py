@@ -13,7 +13,7 @@ from share4video.config import RunConfig
 from share4video.errors import UserError
 from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, RELEASE_STAGES, TRAIN_STAGES
 
-OPTIONAL_INPUTS = frozenset({"registered_model", "truth"})  # the pipeline has a default
+OPTIONAL_INPUTS = frozenset({"registered_model", "truth", "published"})  # the pipeline has a default
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ _CURATE = Entry(
     name="curate",
     sentence="raw videos to de-duplicated clips and their key frames",
     stages=CURATE_STAGES,
-    inputs=("source", "store"),
+    inputs=("source", "store", "published"),
     engines=("captioner",),
     configs=("probe", "brief", "dedup", "keyframes"),
 )

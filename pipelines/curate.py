@@ -35,12 +35,13 @@ def curate(
     source: str,
     store: str,
     captioner: str,
+    published: str = "",
     probe_config: str = "{}",
     brief_config: str = "{}",
     dedup_config: str = "{}",
     keyframes_config: str = "{}",
 ) -> CuratedOutputs:
-    """Curate the videos below ``source``.
+    """Curate the videos below ``source``; what an earlier run's ``published`` clips hold is not kept again.
 
     Here and in every pipeline, outputs are ``stage/key@hash`` and a config is the JSON of its stage's model.
     """
@@ -54,6 +55,7 @@ def curate(
             clips=clips,
             brief=captioned.outputs["Output"],
             source=source,
+            published=published,
             config=dedup_config,
             store=store,
         ),

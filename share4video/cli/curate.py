@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from share4video.cli.options import (
     DEFAULT_STORE,
     ConfigOption,
@@ -13,23 +17,36 @@ from share4video.cli.options import (
 )
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
+from share4video.dataset.manifest import StageRef
+from share4video.errors import UserError
 from share4video.stages.chain import CURATE_STAGES
 
 
 def curate(
     source: SourceArgument,
     store: StoreOption = DEFAULT_STORE,
+    add_to: Annotated[
+        str | None,
+        typer.Option(
+            "--add-to",
+            metavar="REF",
+            help="Clips kept earlier, as dedup/KEY@HASH: they stay, and what is near them is not kept again.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Filter, briefly caption and de-duplicate the videos below SOURCE, and find their key frames."""
     wanted = read_settings(config, settings)
+    published = StageRef.parse(add_to) if add_to else None
+    if published is not None and published.stage != "dedup":
+        raise UserError("clips are added to an output of dedup", where=str(add_to), fix="give dedup/KEY@HASH")
     done = run_in_process(
         "curate",
         CURATE_STAGES,
         wanted,
         store,
-        lambda chain: chain.curate(absolute(source)),
+        lambda chain: chain.curate(absolute(source), published),
         engines=[wanted.engines.captioner],
     )
     print_refs({"clips": done.clips, "brief captions": done.brief_captions, "key frames": done.keyframes})

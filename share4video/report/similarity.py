@@ -76,6 +76,8 @@ def similarity(tables: RunTables) -> Similarity | None:
     if ref is None:
         return None
     config = load_manifest(tables.store, ref).config
+    if "@neighbours" not in config:
+        return None  # published before pairs were kept by themselves
     compared = load_manifest(tables.store, StageRef.parse(config["@neighbours"]))
     pairs = read_table(tables.store, compared.ref, "neighbours")
     decided = read_table(tables.store, ref, "dedup")

@@ -58,15 +58,19 @@ class Chain:
     store: Store
     emit: Emit = append_event
 
-    def curate(self, source: str) -> Curated:
-        """Curate the videos below ``source``. Raises UserError for what the user can mend."""
+    def curate(self, source: str, published: StageRef | None = None) -> Curated:
+        """Curate the videos below ``source``. Raises UserError for what the user can mend.
+
+        Args:
+            published: clips that an earlier run kept; these stay, and what is near them is not kept again.
+        """
         from share4video.stages import brief, dedup, keyframes, probe
 
         settings, engines = self.config, self.config.engines
         clips = self._run("probe", probe.run_stage, probe.ProbeInputs(source=source), settings.probe)
         brief_inputs = brief.BriefInputs(clips=clips, source=source, engine=engines.captioner)
         captions = self._run("brief", brief.run_stage, brief_inputs, settings.brief)
-        dedup_inputs = dedup.DedupInputs(clips=clips, brief=captions, source=source)
+        dedup_inputs = dedup.DedupInputs(clips, captions, source, published)
         kept = self._run("dedup", dedup.run_stage, dedup_inputs, settings.dedup)
         frame_inputs = keyframes.KeyframesInputs(clips=kept, source=source)
         frames = self._run("keyframes", keyframes.run_stage, frame_inputs, settings.keyframes)

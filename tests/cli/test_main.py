@@ -222,3 +222,9 @@ def test_recaption_keeps_the_order_of_the_prompts(fake_engine: FakeEngine, tmp_p
     assert len({answer["caption"] for answer in answers}) == 3
     prompts = {call["prompt"] for call in fake_engine.calls()}
     assert "Translate this brief generation prompt into a detailed caption: two" in prompts
+
+
+def test_clips_are_added_to_an_output_of_dedup_only(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    said = mistake("curate", str(tmp_path), "--store", store, "--add-to", "probe/k@h")
+    assert said.startswith("clips are added to an output of dedup (probe/k@h)")
