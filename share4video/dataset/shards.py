@@ -263,9 +263,10 @@ def table_bytes(table: pa.Table) -> bytes:
 def parse_table(data: bytes) -> pa.Table:
     """Decode Parquet held in memory.
 
-    Without threads: there is nothing to wait for, and ending while Arrow's pool starts aborts the process.
+    Without threads: there is nothing to wait for, and a process that ends while Arrow's pool starts is
+    aborted. `pyarrow.parquet.read_table` starts the pool whatever it is told.
     """
-    return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def empty_table(name: str) -> pa.Table:
