@@ -12,7 +12,6 @@ compared.
 
 from __future__ import annotations
 
-import operator
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bars import Bar, bars_table
 from benchmarks.command import run, write_results
 from benchmarks.environment import environment
 from share4video.captioning.engine import identity, resolve, shared_server
@@ -195,16 +195,11 @@ def tables(results: Mapping[str, Any]) -> tuple[Table, Table]:
         scores.add_row(name, *cells, str(judged["unparsable"]))
     first = results["models"][BASE]
     scores.add_row("chance", *[f"{first[g]['chance']:.3f}" if i else "" for g in GROUPS for i in (0, 1)], "")
-    shown = Table(title="What was to be shown", title_justify="left")
-    for heading in ("what", "value", "bar", "met"):
-        shown.add_column(heading, justify="left" if heading == "what" else "right")
-    for what, value, bar, met in checks(results):
-        shown.add_row(what, f"{value:.3f}", bar, "yes" if met else "no")
-    return scores, shown
+    return scores, bars_table(bars(results))
 
 
-def checks(results: Mapping[str, Any]) -> list[tuple[str, float, str, bool]]:
-    """Return (what, value, bar, whether it is met) for each bar."""
+def bars(results: Mapping[str, Any]) -> list[Bar]:
+    """Return what was to be shown, with what was measured."""
     base, tuned = results["models"][BASE], results["models"][TUNED]
 
     def value(judged: Mapping[str, Any], group: str, kind: str = "accuracy") -> float:
@@ -219,24 +214,17 @@ def checks(results: Mapping[str, Any]) -> list[tuple[str, float, str, bool]]:
         for kind in ("unparsable", "unanswered")
     }
     asked = results["questions"]
-    rows = [
-        ("questions", float(asked), f">= {MIN_QUESTIONS}"),
-        ("base, static", value(base, "static"), f">= {MIN_BASE_STATIC}"),
-        ("base, temporal, from its text-only control", apart_from_blind, f"<= {MAX_BASE_TEMPORAL_GAP}"),
-        ("tuned, temporal", value(tuned, "temporal"), f">= {MIN_TUNED_TEMPORAL}"),
-        ("static lost by tuning", loss, f"<= {MAX_STATIC_LOSS}"),
-        ("text-only controls, farthest from chance", worst, f"<= {MAX_FROM_CHANCE}"),
-        ("unparsable answers", float(lost["unparsable"]), "<= 0"),
-        ("questions without an answer", float(lost["unanswered"]), "<= 0"),
-        ("tuned over shuffled captions, temporal, lower bound", float(apart["low"]), "> 0"),
+    return [
+        Bar("questions", float(asked), f">= {MIN_QUESTIONS}"),
+        Bar("base, static", value(base, "static"), f">= {MIN_BASE_STATIC}"),
+        Bar("base, temporal, from its text-only control", apart_from_blind, f"<= {MAX_BASE_TEMPORAL_GAP}"),
+        Bar("tuned, temporal", value(tuned, "temporal"), f">= {MIN_TUNED_TEMPORAL}"),
+        Bar("static lost by tuning", loss, f"<= {MAX_STATIC_LOSS}"),
+        Bar("text-only controls, farthest from chance", worst, f"<= {MAX_FROM_CHANCE}"),
+        Bar("unparsable answers", float(lost["unparsable"]), "<= 0"),
+        Bar("questions without an answer", float(lost["unanswered"]), "<= 0"),
+        Bar("tuned over shuffled captions, temporal, lower bound", float(apart["low"]), "> 0"),
     ]
-    return [(*row, _met(*row[1:])) for row in rows]
-
-
-def _met(value: float, bar: str) -> bool:
-    sign, bound = bar.split()
-    compare = {">=": operator.ge, "<=": operator.le, ">": operator.gt}[sign]
-    return bool(compare(value, float(bound)))
 
 
 def _interval(found: Mapping[str, float]) -> str:

@@ -23,8 +23,8 @@ Indices = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
 Pairs = tuple[Indices, Indices]
 
+ROWS_AT_ONCE = 16384  # where many rows meet few: their products stay small
 _BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 8192
-_ASSIGN_ROWS = 16384
 _PRODUCT_ROWS = 8192
 _ROWS_PER_LIST = 256  # on average: fewer cost more centroids, more cost more products
 _MOST_LISTS = 16384
@@ -57,7 +57,6 @@ def every_pair(rows: Rows, floor: float, budget: PairBudget) -> Pairs:
     """Return every pair whose inner product is at least ``floor``; exact, in blocks.
 
     The products are BLAS's, and what is above the floor is picked out of each block while it is in the cache.
-    FAISS's range search takes twice as long as the products alone.
     """
     found: list[Indices] = []
     total = 0
@@ -120,7 +119,7 @@ def partition(rows: Rows) -> Partition:
     count, width = rows.shape
     lists = int(min(_MOST_LISTS, max(1, count // _ROWS_PER_LIST)))
     probes = min(lists, max(_FEWEST_PROBES, round(lists * _SHARE_PROBED)))
-    spaced = np.linspace(0, count - 1, min(count, lists * _TRAINING_ROWS_PER_LIST)).astype(np.int64)
+    spaced = evenly_spaced(count, lists * _TRAINING_ROWS_PER_LIST)
     mean = rows[spaced].mean(axis=0)
     means = faiss.Kmeans(
         width,
@@ -136,8 +135,8 @@ def partition(rows: Rows) -> Partition:
     assert means.centroids is not None
     index.add(means.centroids)
     near = np.empty((count, probes), np.uint16)
-    for start in range(0, count, _ASSIGN_ROWS):
-        part = _directions(rows[start : start + _ASSIGN_ROWS], mean)
+    for start in range(0, count, ROWS_AT_ONCE):
+        part = _directions(rows[start : start + ROWS_AT_ONCE], mean)
         near[start : start + len(part)] = index.search(part, probes)[1]
     return Partition(near, lists)
 
@@ -155,8 +154,7 @@ def partitioned_pairs(rows: Rows, floor: float, budget: PairBudget) -> Pairs:
             part = lookers[start : start + _PRODUCT_ROWS]
             two, one = _above(theirs, rows[part], floor)
             first, second = part[one], members[two]
-            key = (np.minimum(first, second) * count + np.maximum(first, second))[first != second]
-            found.append(np.unique(key))
+            found.append(np.unique(_keys(first, second, count)))
             seen += len(found[-1])
             budget.check(seen // 2)  # a pair may be seen from both sides
     keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
@@ -167,20 +165,27 @@ def partitioned_pairs(rows: Rows, floor: float, budget: PairBudget) -> Pairs:
 def sampled_recall(rows: Rows, floor: float, pairs: Pairs, sample: int = 256) -> float | None:
     """Return which share of the near pairs of some evenly spaced rows was found; None where there is none."""
     count = len(rows)
-    if not count:
-        return None
-    chosen = np.unique(np.linspace(0, count - 1, min(count, sample)).astype(np.int64))
+    chosen = evenly_spaced(count, sample)
     keys = pairs[0] * count + pairs[1]
     there = found = 0
-    for start in range(0, count, _ASSIGN_ROWS):
-        two, one = _above(rows[start : start + _ASSIGN_ROWS], rows[chosen], floor)
-        first, second = chosen[one], start + two
-        wanted = np.minimum(first, second) * count + np.maximum(first, second)
-        wanted = wanted[first != second]
+    for start in range(0, count, ROWS_AT_ONCE):
+        two, one = _above(rows[start : start + ROWS_AT_ONCE], rows[chosen], floor)
+        wanted = _keys(chosen[one], start + two, count)
         place = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
         there += len(wanted)
         found += int((keys[place] == wanted).sum()) if len(keys) else 0
     return found / there if there else None
+
+
+def evenly_spaced(count: int, most: int) -> Indices:
+    """Return at most ``most`` of the numbers below ``count``, from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
+def _keys(one: Indices, two: Indices, count: int) -> Indices:
+    """Return each pair of different rows as one number, whichever comes first."""
+    keys = np.minimum(one, two) * count + np.maximum(one, two)
+    return np.asarray(keys[one != two], np.int64)
 
 
 def _directions(rows: Rows, mean: Rows) -> Rows:

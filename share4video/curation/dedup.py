@@ -105,23 +105,29 @@ def admit(
     return [admissions[clip] for clip in range(len(order))]
 
 
-def count_kept(order: Sequence[int], pairs: NearPairs, thresholds: Thresholds, *, admitted: int = 0) -> int:
-    """Return how many clips `admit` would keep, much faster: clips with nobody near are not looked at.
+def kept_counts(
+    order: Sequence[int], pairs: NearPairs, sweep: Sequence[Thresholds], *, admitted: int = 0
+) -> list[int]:
+    """Return how many clips `admit` would keep at each of some thresholds, much faster than it.
+
+    The pairs are sorted once, and clips with nobody near are not looked at.
 
     Raises:
         UserError, ValueError: as `admit` does.
     """
-    near = np.logical_and.reduce([values >= bound for values, bound in _asked(pairs, thresholds)])
-    earlier, later = (ranks[near] for ranks in _by_rank(order, pairs))
-    decided = later >= admitted
-    earlier, later = earlier[decided], later[decided]
+    earlier, later = _by_rank(order, pairs)
     by_later = np.argsort(later, kind="stable")
-    earlier = earlier[by_later]
-    ranks, starts = np.unique(later[by_later], return_index=True)
-    kept = np.ones(len(order), bool)
-    for rank, met in zip(ranks.tolist(), np.split(earlier, starts[1:]), strict=False):
-        kept[rank] = not kept[met].any()
-    return int(kept.sum())
+    by_later = by_later[later[by_later] >= admitted]
+    counts = []
+    for thresholds in sweep:
+        near = np.logical_and.reduce([values >= bound for values, bound in _asked(pairs, thresholds)])
+        met = by_later[near[by_later]]
+        ranks, starts = np.unique(later[met], return_index=True)
+        kept = np.ones(len(order), bool)
+        for rank, others in zip(ranks.tolist(), np.split(earlier[met], starts[1:]), strict=False):
+            kept[rank] = not kept[others].any()
+        counts.append(int(kept.sum()))
+    return counts
 
 
 def _by_rank(order: Sequence[int], pairs: NearPairs) -> tuple[Indices, Indices]:

@@ -28,19 +28,13 @@ class Described:
     text: Vectors | None
     looks: Vectors | None
 
-    @classmethod
-    def none(cls, *, text: bool, looks: bool) -> Described:
-        """Return no clips at all."""
-        nothing = np.empty((0, 0), np.float32)
-        return cls((), nothing if text else None, nothing[:, None] if looks else None)
-
     def only(self, ids: Collection[str]) -> Described:
         """Return the clips that are among ``ids``."""
         return self._taken([number for number, clip_id in enumerate(self.ids) if clip_id in ids])
 
-    def beside(self, other: Described) -> Described:
-        """Return the clips of both, which share none, in order of id."""
-        parts = [part for part in (self, other) if part.ids]
+    def beside(self, others: Sequence[Described]) -> Described:
+        """Return these clips and those of the others, none twice, in order of id."""
+        parts = [part for part in (self, *others) if part.ids]
         if not parts:
             return self
         ids = tuple(clip_id for part in parts for clip_id in part.ids)
@@ -48,8 +42,8 @@ class Described:
             None if vectors[0] is None else np.concatenate([v for v in vectors if v is not None])
             for vectors in ([part.text for part in parts], [part.looks for part in parts])
         )
-        both = Described(ids, text, looks)
-        return both._taken(sorted(range(len(ids)), key=ids.__getitem__))
+        together = Described(ids, text, looks)
+        return together._taken(sorted(range(len(ids)), key=ids.__getitem__))
 
     def _taken(self, numbers: Sequence[int]) -> Described:
         return Described(
@@ -57,10 +51,6 @@ class Described:
             None if self.text is None else self.text[numbers],
             None if self.looks is None else self.looks[numbers],
         )
-
-    def searched(self) -> Rows:
-        """Return [clips, dimensions]: vectors in which no pair is less alike than in what is compared."""
-        return searched_rows(self.text, self.looks)
 
     def to_table(self) -> pa.Table:
         """Return table ``vectors``."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from share4video.curation.candidates import Rows
+from share4video.curation.candidates import ROWS_AT_ONCE, Rows, evenly_spaced
 
 STEP = 0.01
 _SAMPLE_ROWS = 512
-_BLOCK_ROWS = 16384
 
 
 def affordable_floor(rows: Rows, pairs_per_row: float, *, lowest: float, highest: float) -> float:
@@ -30,11 +29,11 @@ def affordable_floor(rows: Rows, pairs_per_row: float, *, lowest: float, highest
     count = len(rows)
     if count < 2:
         return lowest
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE_ROWS)).astype(np.int64))
+    chosen = evenly_spaced(count, _SAMPLE_ROWS)
     floors = np.arange(round(lowest / STEP), round(highest / STEP) + 1) * STEP
     above = np.zeros(len(floors), np.int64)
-    for start in range(0, count, _BLOCK_ROWS):
-        similar = rows[chosen] @ rows[start : start + _BLOCK_ROWS].T
+    for start in range(0, count, ROWS_AT_ONCE):
+        similar = rows[chosen] @ rows[start : start + ROWS_AT_ONCE].T
         own = (chosen >= start) & (chosen < start + similar.shape[1])
         similar[own, chosen[own] - start] = -np.inf
         # In which step each similarity falls; those below the lowest floor are not counted.

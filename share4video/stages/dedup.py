@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from share4video.config import DedupConfig
-from share4video.curation.dedup import Thresholds, admit, count_kept, survivor_order
+from share4video.curation.dedup import Thresholds, admit, kept_counts, survivor_order
 from share4video.curation.encoders import frame_encoder, text_encoder
 from share4video.curation.neighbours import NearPairs
 from share4video.dataset.shards import (
@@ -24,28 +24,17 @@ from share4video.dataset.shards import (
 from share4video.errors import UserError
 from share4video.stages.clip_frames import Row, reject_row
 from share4video.stages.contract import StageResult
-from share4video.stages.neighbours import LOWEST_FLOOR, NeighboursInputs, outputs_added_to
+from share4video.stages.neighbours import LOWEST_FLOOR, DedupInputs, published_outputs
 from share4video.stages.neighbours import run_stage as find_neighbours
 from share4video.store import Store
+
+__all__ = ["DedupInputs", "in_order_of_survival", "run_stage"]
 
 STAGE = "dedup"
 VERSION = "2"
 SWEEP_STEP = 0.01
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class DedupInputs:
-    """Clips, their brief captions, and the folder the clips' ``source_uri`` are relative to.
-
-    ``published`` is an earlier output of this stage that the clips are added to: what it kept stays.
-    """
-
-    clips: StageRef
-    brief: StageRef
-    source: str
-    published: StageRef | None = None
 
 
 def run_stage(
@@ -62,8 +51,7 @@ def run_stage(
             unknown or cannot be loaded, or the source does not hold a clip as it was probed.
     """
     thresholds = _thresholds(inputs, config, store)
-    search = NeighboursInputs(inputs.clips, inputs.brief, inputs.source, inputs.published)
-    compared, new = find_neighbours(search, config, store, STAGE, progress=progress)
+    compared, new = find_neighbours(inputs, config, store, STAGE, progress=progress)
     identity = {"neighbours": str(compared.ref)}
     if inputs.published is not None:
         identity["published"] = str(inputs.published)
@@ -108,9 +96,7 @@ def _deduplicated(
     """Return the stage's tables and counts."""
     clips = read_table(store, compared.ref, "clips").to_pylist()
     rejects = read_table(store, compared.ref, "rejects").to_pylist()
-    before: set[str] = set()
-    for output in outputs_added_to(store, published):
-        before |= set(read_table(store, output, "clips")["clip_id"].to_pylist())
+    before = {clip_id for _, kept in published_outputs(store, published) for clip_id in kept}
     own = [clip["clip_id"] for clip in clips]
     ids = sorted([*own, *before])
     number = {clip_id: index for index, clip_id in enumerate(ids)}
@@ -169,10 +155,13 @@ def _sweep(
     for name in ("text", "visual"):
         if getattr(thresholds, name) is None:
             continue
-        for step in range(first, round(1 / SWEEP_STEP) + 1):
-            other = replace(thresholds, **{name: step * SWEEP_STEP})
-            kept = count_kept(order, pairs, other, admitted=before) - before
-            rows.append({"measure": name, "threshold": step * SWEEP_STEP, "kept": kept})
+        tried = [step * SWEEP_STEP for step in range(first, round(1 / SWEEP_STEP) + 1)]
+        others = [replace(thresholds, **{name: threshold}) for threshold in tried]
+        counts = kept_counts(order, pairs, others, admitted=before)
+        rows += [
+            {"measure": name, "threshold": threshold, "kept": kept - before}
+            for threshold, kept in zip(tried, counts, strict=True)
+        ]
     return rows
 
 

@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from share4video.config import DedupConfig
-from share4video.curation.described import Described
+from share4video.curation.described import Described, searched_rows
 from share4video.curation.encoders import FrameEncoder, frame_encoder
 from share4video.curation.floors import affordable_floor
 from share4video.curation.neighbours import find_pairs
@@ -47,10 +47,11 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class NeighboursInputs:
+class DedupInputs:
     """Clips, their brief captions, and the folder the clips' ``source_uri`` are relative to.
 
-    ``published`` is an earlier output of the dedup stage: what it and those before it kept is compared with.
+    ``published`` is an earlier output of the dedup stage that the clips are added to: what it and those
+    before it kept is compared with, and stays.
     """
 
     clips: StageRef
@@ -60,7 +61,7 @@ class NeighboursInputs:
 
 
 def run_stage(
-    inputs: NeighboursInputs,
+    inputs: DedupInputs,
     config: DedupConfig,
     store: Store,
     reject_stage: str,
@@ -94,23 +95,24 @@ def run_stage(
         return earlier, False
     with output.writing(0) as done:
         if done is None:
-            before = published_clips(store, inputs.published, asked, described_by)
+            before = _published_clips(store, inputs.published, asked, described_by)
             output.commit(0, *_compared(inputs, asked, store, encoder, before, reject_stage, progress))
     return output.publish(1), done is None
 
 
 def _compared(
-    inputs: NeighboursInputs,
+    inputs: DedupInputs,
     config: DedupConfig,
     store: Store,
     encoder: FrameEncoder,
-    before: Described,
+    before: Sequence[Described],
     reject_stage: str,
     progress: Progress | None,
 ) -> tuple[dict[str, pa.Table], dict[str, float]]:
     """Return the stage's tables and counts."""
     rows, embedding_of = _captioned(inputs, store)
-    clips, rejects = _distinct(rows, before.ids, reject_stage)
+    published = {clip_id for part in before for clip_id in part.ids}
+    clips, rejects = _distinct(rows, published, reject_stage)
     looks = None
     if config.mode != "text":
         found = _looks(clips, inputs.source, encoder, config, reject_stage, progress)
@@ -148,17 +150,17 @@ def _compared(
     return tables, counts
 
 
-def published_clips(
+def _published_clips(
     store: Store, published: StageRef | None, config: DedupConfig, described_by: dict[str, str]
-) -> Described:
+) -> list[Described]:
     """Return what an output of the dedup stage, and those it was added to, kept, as it was described.
 
     Raises:
         UserError: it was described in another way: similarities between the two would mean nothing.
     """
-    found = Described.none(text=config.mode != "visual", looks=config.mode != "text")
-    for output in outputs_added_to(store, published):
-        ref = StageRef.parse(load_manifest(store, output).config["@neighbours"])
+    found = []
+    for output, kept in published_outputs(store, published):
+        ref = StageRef.parse(output.config["@neighbours"])
         made = load_manifest(store, ref).config
         how = {name: made[name] for name in ("mode", "visual_frames", "visual_pooling")}
         if how != {name: getattr(config, name) for name in how} or any(
@@ -166,31 +168,30 @@ def published_clips(
         ):
             raise UserError(
                 "the published clips were described by other encoders or in another mode",
-                where=str(output),
+                where=str(output.ref),
                 fix="curate with the settings of that run, or without what is published",
             )
-        kept = set(read_table(store, output, "clips")["clip_id"].to_pylist())
-        found = Described.from_table(read_table(store, ref, "vectors")).only(kept).beside(found)
+        found.append(Described.from_table(read_table(store, ref, "vectors")).only(kept))
     return found
 
 
-def outputs_added_to(store: Store, published: StageRef | None) -> Iterator[StageRef]:
-    """Yield an output of the dedup stage, the one its clips were added to, and so on."""
+def published_outputs(store: Store, published: StageRef | None) -> Iterator[tuple[Manifest, set[str]]]:
+    """Yield an output of the dedup stage with the ids it kept, the one it was added to, and so on."""
     while published is not None:
-        yield published
-        earlier = load_manifest(store, published).config.get("@published")
+        output = load_manifest(store, published)
+        yield output, set(read_table(store, published, "clips")["clip_id"].to_pylist())
+        earlier = output.config.get("@published")
         published = StageRef.parse(earlier) if earlier else None
 
 
 def _floor(described: Described, config: DedupConfig) -> float:
     if config.floor is not None:
         return config.floor
-    return affordable_floor(
-        described.searched(), config.pairs_per_row, lowest=LOWEST_FLOOR, highest=HIGHEST_FLOOR
-    )
+    rows = searched_rows(described.text, described.looks)
+    return affordable_floor(rows, config.pairs_per_row, lowest=LOWEST_FLOOR, highest=HIGHEST_FLOOR)
 
 
-def _captioned(inputs: NeighboursInputs, store: Store) -> tuple[Rows, dict[str, list[float]]]:
+def _captioned(inputs: DedupInputs, store: Store) -> tuple[Rows, dict[str, list[float]]]:
     """Return the clips that have a brief caption, and the captions' embeddings by clip.
 
     Raises:
@@ -208,13 +209,12 @@ def _captioned(inputs: NeighboursInputs, store: Store) -> tuple[Rows, dict[str, 
     return rows, embeddings
 
 
-def _distinct(rows: Sequence[Row], published: Sequence[str], stage: str) -> tuple[list[Row], Rows]:
+def _distinct(rows: Sequence[Row], published: Collection[str], stage: str) -> tuple[list[Row], Rows]:
     """Return one row per clip, by id, and rejects for the others; the first by source name stays."""
     clips: dict[str, Row] = {}
-    known = set(published)
     rejects = []
     for row in sorted(rows, key=lambda row: (row["clip_id"], row["source_uri"], row["row_id"])):
-        if row["clip_id"] in known:
+        if row["clip_id"] in published:
             sentence = "the same content as a published clip"
             rejects.append(reject_row(row, stage, "exact_duplicate", sentence))
             continue

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.tuning import BASE, SHUFFLED, TUNED, checks, measure, tables
+from benchmarks.tuning import BASE, SHUFFLED, TUNED, bars, measure, tables
 from share4video.cli.options import read_settings
 from share4video.synthetic.clips import write_demo_set
 
@@ -37,7 +37,7 @@ GOOD = {
 
 
 def test_a_good_result_meets_every_bar() -> None:
-    assert all(met for *_, met in checks(GOOD))
+    assert all(bar.met for bar in bars(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_a_good_result_meets_every_bar() -> None:
 def test_each_bar_can_be_missed(models: dict[str, Any], missed: str) -> None:
     results: dict[str, Any] = copy.deepcopy(GOOD)
     results["models"] |= models
-    assert [what for what, _, _, met in checks(results) if not met] == [missed]
+    assert [bar.what for bar in bars(results) if not bar.met] == [missed]
 
 
 def test_captions_that_do_not_matter_are_noticed() -> None:
     results: dict[str, Any] = copy.deepcopy(GOOD)
     results["tuned_minus_shuffled"]["temporal"]["low"] = 0.0
     results["questions"] = 399
-    missed = [what for what, _, _, met in checks(results) if not met]
+    missed = [bar.what for bar in bars(results) if not bar.met]
     assert missed == ["questions", "tuned over shuffled captions, temporal, lower bound"]
 
 
@@ -83,4 +83,4 @@ def test_the_whole_benchmark(tmp_path: Path, work_root: Path) -> None:
     for table in tables(results):
         Console(file=sink, width=100).print(table)
     assert "shuffled" in sink.getvalue() and "text-only controls" in sink.getvalue()
-    assert not all(met for *_, met in checks(results))
+    assert not all(bar.met for bar in bars(results))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from share4video.curation import candidates, neighbours
-from share4video.curation.dedup import Admission, Thresholds, admit, count_kept, survivor_order
+from share4video.curation.dedup import Admission, Thresholds, admit, kept_counts, survivor_order
 from share4video.curation.neighbours import Mode, NearPairs, find_pairs
 from share4video.errors import UserError
 
@@ -185,7 +185,7 @@ def test_what_is_published_stays_and_keeps_what_is_near_it_out(
         if not of[clip] & kept:
             kept.add(clip)
     assert kept == {clip for clip in order if admissions[clip].kept}
-    assert count_kept(order, pairs, bounds, admitted=len(before)) == len(kept)
+    assert kept_counts(order, pairs, [bounds], admitted=len(before)) == [len(kept)]
 
 
 def test_a_clip_near_a_dropped_clip_only_is_kept() -> None:

@@ -1,13 +1,10 @@
-"""Shard sets: what a stage commits is what the next one reads, through kills, races and damage."""
+"""Shard sets: what a stage commits is what the next one reads, or damage is found."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +29,16 @@ from share4video.dataset.shards import (
 )
 from share4video.errors import UserError
 from share4video.store import LocalStore, Store
-from share4video.store_lock import LockLost
-
-
-def _output(store: Store, **changes: Any) -> ShardSet:
-    recipe: dict[str, Any] = {"inputs": ["a"], "config": GateConfig(), **changes}
-    return ShardSet(store, "stage", "1", **recipe)
-
-
-def _briefs(*clip_ids: str) -> pa.Table:
-    return table_from_rows(
-        "brief_captions", [{"clip_id": clip_id, "caption": "a", "embedding": [0.5]} for clip_id in clip_ids]
-    )
+from tests.dataset.material import an_output, briefs
 
 
 def _published(store: Store) -> Manifest:
-    output = _output(store)
+    output = an_output(store)
     output.attach("checkpoint/config.json", b"{}")
     output.attach("checkpoint/model.safetensors", b"weights")
     output.attach("report.html", b"<html>")
-    output.commit(0, {"brief_captions": _briefs("a", "c")}, {"rows_in": 2, "rows_out": 2})
-    output.commit(1, {"brief_captions": _briefs("e")}, {"rows_in": 1, "rows_out": 1})
+    output.commit(0, {"brief_captions": briefs("a", "c")}, {"rows_in": 2, "rows_out": 2})
+    output.commit(1, {"brief_captions": briefs("e")}, {"rows_in": 1, "rows_out": 1})
     return output.publish(2)
 
 
@@ -91,7 +77,7 @@ def test_rows_come_back_as_they_went_in(
 ) -> None:
     name, shards = drawn
     store = LocalStore(tmp_path_factory.mktemp("store"))
-    output = _output(store)
+    output = an_output(store)
     for index, rows in reversed(list(enumerate(shards))):  # shards may end in any order
         output.commit(index, {name: table_from_rows(name, rows)}, {"rows_in": len(rows)})
     manifest = output.publish(len(shards))
@@ -102,10 +88,10 @@ def test_rows_come_back_as_they_went_in(
 
 
 def test_a_second_run_finds_everything(any_store: Store) -> None:
-    assert _output(any_store).published() is None
-    assert _output(any_store).committed(0) is None
+    assert an_output(any_store).published() is None
+    assert an_output(any_store).committed(0) is None
     manifest = _published(any_store)
-    assert _output(any_store).published() == manifest
+    assert an_output(any_store).published() == manifest
     assert _published(any_store) == manifest
     assert load_manifest(any_store, StageRef.parse(str(manifest.ref))) == manifest
 
@@ -123,12 +109,12 @@ def test_equal_runs_leave_equal_bytes(store: LocalStore, tmp_path: Path) -> None
 
 def test_the_key_follows_what_the_output_depends_on(store: LocalStore) -> None:
     keys = {
-        _output(store).key,
-        _output(store, inputs=["b"]).key,
-        _output(store, inputs=["a", "b"]).key,
-        _output(store, config=GateConfig(seed=2)).key,
-        _output(store, identity={"engine": "x@1"}).key,
-        _output(store, identity={"engine": "x@2"}).key,
+        an_output(store).key,
+        an_output(store, inputs=["b"]).key,
+        an_output(store, inputs=["a", "b"]).key,
+        an_output(store, config=GateConfig(seed=2)).key,
+        an_output(store, identity={"engine": "x@1"}).key,
+        an_output(store, identity={"engine": "x@2"}).key,
         ShardSet(store, "stage", "2", inputs=["a"], config=GateConfig()).key,
     }
     assert len(keys) == 7
@@ -137,23 +123,23 @@ def test_the_key_follows_what_the_output_depends_on(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda output: output.commit(0, {"brief_captions": _briefs("x")}),
+        lambda output: output.commit(0, {"brief_captions": briefs("x")}),
         lambda output: (output.attach("file", b"other"), output.commit(0, {})),
         lambda output: (output.attach("name", b"data"), output.commit(0, {})),
         lambda output: output.commit(0, {}),
     ],
 )
 def test_the_content_hash_covers_tables_and_files(store: LocalStore, tmp_path: Path, change: Any) -> None:
-    first = _output(store)
+    first = an_output(store)
     first.attach("file", b"data")
-    first.commit(0, {"brief_captions": _briefs("a")})
-    second = _output(LocalStore(tmp_path / "other"))
+    first.commit(0, {"brief_captions": briefs("a")})
+    second = an_output(LocalStore(tmp_path / "other"))
     change(second)
     assert first.publish(1).content_hash != second.publish(1).content_hash
 
 
 def test_nothing_is_published_over_a_missing_shard(store: LocalStore) -> None:
-    output = _output(store)
+    output = an_output(store)
     output.commit(1, {})
     with pytest.raises(RuntimeError, match=r"shards \[0, 2\] are not committed"):
         output.publish(3)
@@ -162,7 +148,7 @@ def test_nothing_is_published_over_a_missing_shard(store: LocalStore) -> None:
 
 def test_counts_that_are_no_numbers_are_refused_before_anything_is_written(store: LocalStore) -> None:
     with pytest.raises(ValueError):
-        _output(store).commit(0, {"brief_captions": _briefs("a")}, {"metric:f1": float("nan")})
+        an_output(store).commit(0, {"brief_captions": briefs("a")}, {"metric:f1": float("nan")})
     assert list(store.list("stage")) == []
 
 
@@ -170,10 +156,10 @@ def test_a_table_that_does_not_fit_its_schema_is_refused(store: LocalStore) -> N
     with pytest.raises(ValueError, match="embedding"):
         table_from_rows("brief_captions", [{"clip_id": "a", "caption": "a"}])
     with pytest.raises(ValueError):
-        _output(store).commit(0, {"brief_captions": pa.table({"clip_id": ["a"]})})
+        an_output(store).commit(0, {"brief_captions": pa.table({"clip_id": ["a"]})})
     holes = pa.table({"clip_id": [None], "caption": ["a"], "embedding": [[0.1]]})
     with pytest.raises(ValueError):
-        _output(store).commit(0, {"brief_captions": holes})
+        an_output(store).commit(0, {"brief_captions": holes})
     assert list(store.list("stage")) == []
 
 
@@ -182,7 +168,7 @@ def test_a_table_no_shard_wrote_is_empty(store: LocalStore) -> None:
 
 
 def test_table_bytes_do_not_depend_on_chunks() -> None:
-    whole = _briefs("a", "c")
+    whole = briefs("a", "c")
     assert table_bytes(pa.concat_tables([whole.slice(0, 1), whole.slice(1)])) == table_bytes(whole)
 
 
@@ -192,7 +178,7 @@ def test_table_bytes_do_not_depend_on_chunks() -> None:
 def test_attached_files_are_fetched_whole(any_store: Store, tmp_path: Path) -> None:
     large = tmp_path / "large.safetensors"
     large.write_bytes(bytes(range(256)) * 40_000)  # more than one part of a multipart upload
-    output = _output(any_store)
+    output = an_output(any_store)
     assert output.attach("checkpoint/large.safetensors", large).bytes == 10_240_000
     output.attach("result.json", b"[1]")
     output.commit(0, {})
@@ -223,12 +209,12 @@ def test_fetching_again_mends_what_is_broken_and_leaves_the_rest(store: LocalSto
 )
 def test_a_file_name_that_leaves_the_output_or_is_taken_is_refused(store: LocalStore, name: str) -> None:
     with pytest.raises(ValueError):
-        _output(store).attach(name, b"")
+        an_output(store).attach(name, b"")
 
 
 def test_nothing_is_attached_to_a_committed_shard(store: LocalStore) -> None:
     ref = _published(store).ref
-    again = _output(store)
+    again = an_output(store)
     again.attach("report.html", b"<html>")  # the same bytes: a second run that did not look first
     with pytest.raises(RuntimeError, match="committed without"):
         again.attach("report.html", b"<html>changed")
@@ -238,14 +224,14 @@ def test_nothing_is_attached_to_a_committed_shard(store: LocalStore) -> None:
 
 
 def test_shards_may_share_a_file_but_not_a_name(store: LocalStore) -> None:
-    output = _output(store)
+    output = an_output(store)
     for shard in range(2):
         output.attach("images/ab12.png", b"same", shard)
         output.attach("log.txt", f"shard {shard}".encode(), shard)
         output.commit(shard, {})
     with pytest.raises(RuntimeError, match=r"another log\.txt"):
         output.publish(2)
-    shared = _output(store, inputs=["other"])
+    shared = an_output(store, inputs=["other"])
     for shard in range(2):
         shared.attach("images/ab12.png", b"same", shard)
         shared.commit(shard, {})
@@ -301,7 +287,7 @@ def test_a_changed_manifest_is_found(store: LocalStore) -> None:
         with pytest.raises(UserError, match="damaged"):
             load_manifest(store, ref)
         with pytest.raises(UserError, match="damaged"):
-            _output(store).published()
+            an_output(store).published()
     manifest["files"][0]["name"] = "../../outside"
     store.put(key, json.dumps(manifest).encode())
     with pytest.raises(UserError, match="damaged"):
@@ -314,87 +300,6 @@ def test_a_changed_manifest_is_found(store: LocalStore) -> None:
 def test_a_reference_that_is_none_is_the_users_matter(text: str) -> None:
     with pytest.raises(UserError, match="not a stage output"):
         StageRef.parse(text)
-
-
-# Kills and races
-
-RUN = """
-import os, signal, sys
-from share4video.config import GateConfig
-from share4video.dataset.shards import ShardSet, table_from_rows
-from share4video.store import Store
-output = ShardSet(Store.open(sys.argv[1]), "stage", "1", inputs=["a"], config=GateConfig())
-computed = 0
-for shard in range(2):
-    with output.writing(shard, ttl_s=600) as done:  # longer than the test would wait
-        if done is None:
-            computed += 1
-            output.attach(f"files/{shard}", bytes(100_000), shard)
-            if shard == int(sys.argv[2]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            rows = [{"clip_id": str(shard), "caption": "a", "embedding": [0.5]}]
-            output.commit(shard, {"brief_captions": table_from_rows("brief_captions", rows)}, {"rows_in": 1})
-print(computed, output.publish(2).ref)
-"""
-
-
-def _run(root: str, die_in: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", RUN, root, str(die_in)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90)
-
-
-@pytest.mark.parametrize("die_in", [0, 1])
-def test_a_run_killed_before_its_commit_goes_on(store: LocalStore, tmp_path: Path, die_in: int) -> None:
-    undisturbed = _run(str(tmp_path / "other"), -1).stdout.split()
-    assert undisturbed[0] == "2"
-    assert _run(str(store.root), die_in).returncode == -signal.SIGKILL
-    assert _output(store).published() is None
-    assert _output(store).committed(die_in) is None
-    computed, ref = _run(str(store.root), -1).stdout.split()  # the dead holder's lock is in nobody's way
-    assert (int(computed), ref) == (2 - die_in, undisturbed[1])
-    other = LocalStore(tmp_path / "other")
-    assert list(store.list("stage")) == list(other.list("stage"))
-    for key in store.list("stage"):
-        assert store.get(key) == other.get(key)
-
-
-def _contend(root: str) -> int:
-    output = _output(Store.open(root))
-    computed = 0
-    for shard in range(4):
-        with output.writing(shard) as done:
-            if done is None:
-                computed += 1
-                time.sleep(0.05)
-                output.commit(shard, {"brief_captions": _briefs(str(shard))})
-    return computed
-
-
-def test_a_shard_is_computed_by_one_of_those_who_want_it(store: LocalStore) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert sum(pool.map(_contend, [str(store.root)] * 3, chunksize=1)) == 4
-    assert _output(store).publish(4).rows("brief_captions") == 4
-
-
-def test_a_writer_that_was_overtaken_writes_nothing_more(any_store: Store) -> None:
-    slow, quick = _output(any_store), _output(any_store)
-    with slow.writing(0):
-        slow.attach("file", b"slow")
-        key = next(iter(any_store.list("locks")))
-        any_store.put(key, b'{"expires_s": 0}')  # as if it had slept past its time
-        with quick.writing(0) as done:
-            assert done is None
-            with pytest.raises(LockLost):
-                slow.attach("file", b"late")
-            with pytest.raises(LockLost):
-                slow.commit(0, {"brief_captions": _briefs("slow")})
-            quick.attach("file", b"quick")
-            quick.commit(0, {"brief_captions": _briefs("quick")})
-        earlier = slow.commit(0, {"brief_captions": _briefs("slow")})
-    assert earlier == quick.committed(0)
-    ref = quick.publish(1).ref
-    assert read_file(any_store, ref, "file") == b"quick"
-    assert read_table(any_store, ref, "brief_captions")["clip_id"].to_pylist() == ["quick"]
 
 
 def test_reading_a_table_starts_no_thread() -> None:
