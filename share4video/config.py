@@ -75,12 +75,15 @@ class DedupConfig(Config):
 
     Pairs at least ``floor`` alike are stored, and every threshold above it is replayed from them. Where no
     floor is given it is the lowest one at which a sample promises at most ``pairs_per_row`` pairs per clip.
+    ``center_text`` takes the mean of all captions' embeddings off each before they are compared, which
+    spreads raw BERT states; it needs a threshold of its own.
     ``source_priority`` ranks near-duplicates of equal size and length: patterns of ``source_uri``, the best
     first.
     """
 
     mode: Literal["text", "visual", "both"] = "both"
     text_threshold: float | None = Field(None, ge=-1, le=1)  # None: the embedder's own
+    center_text: bool = False
     visual_encoder: str = "descriptor-coarse"
     visual_frames: int = Field(16, ge=1, le=256)
     visual_pooling: Literal["least_alike", "mean"] = "least_alike"

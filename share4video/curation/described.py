@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,16 @@ class Described:
             None if self.looks is None else self.looks[numbers],
         )
 
+    def centred(self) -> Described:
+        """Return the clips with text embeddings as unit vectors from their common mean (0 stays 0)."""
+        if self.text is None or not self.ids:
+            return self
+        text = self.text - self.text.mean(axis=0, dtype=np.float64).astype(np.float32)
+        text[~self.text.any(axis=1)] = 0  # a caption without words stays alike to nothing
+        lengths = np.linalg.norm(text, axis=1, keepdims=True)
+        text /= np.where(lengths > 0, lengths, 1)
+        return replace(self, text=text)
+
     def to_table(self) -> pa.Table:
         """Return table ``vectors``."""
         frames = 0 if self.looks is None else self.looks.shape[1]
@@ -67,10 +77,10 @@ class Described:
     def from_table(cls, table: pa.Table) -> Described:
         """Read table ``vectors`` back; rows must be of one kind and in order of id."""
         ids = tuple(table["clip_id"].to_pylist())
-        looks = _matrix(table["looks"])
+        looks = matrix(table["looks"])
         if looks is not None:
             looks = looks.reshape(len(ids), table["frames"][0].as_py(), -1)
-        return cls(ids, _matrix(table["text"]), looks)
+        return cls(ids, matrix(table["text"]), looks)
 
 
 def _lists(vectors: Vectors | None, rows: int) -> pa.Array:
@@ -81,7 +91,8 @@ def _lists(vectors: Vectors | None, rows: int) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(flat.ravel()))
 
 
-def _matrix(column: pa.ChunkedArray) -> Vectors | None:
+def matrix(column: pa.ChunkedArray) -> Vectors | None:
+    """Return a column of equally long lists as [rows, width]; None where there are no rows, or nulls."""
     if column.null_count or not len(column):
         return None
     flat = column.combine_chunks().flatten().to_numpy()

@@ -181,7 +181,8 @@ def frame_encoder(name: str) -> FrameEncoder:
 def text_encoder(name: str) -> TextEncoder:
     """Return the text encoder a configuration names; its weights are loaded at the first ``encode``.
 
-    ``hashing``, or ``bert:MODEL`` with a folder or a name of the model hub.
+    ``hashing``, ``bert:MODEL`` (its class token) or ``sentence:MODEL`` (a sentence-transformers model), with
+    a folder or a name of the model hub.
 
     Raises:
         UserError: there is no such encoder.
@@ -189,8 +190,12 @@ def text_encoder(name: str) -> TextEncoder:
     if name == "hashing":
         return HashingEncoder()
     kind, _, model = name.partition(":")
-    if kind == "bert" and model:
-        from share4video.curation.neural import BertEncoder
+    if kind in ("bert", "sentence") and model:
+        from share4video.curation.neural import BertEncoder, SentenceEncoder
 
-        return BertEncoder(model)
-    raise UserError("unknown text encoder", where=name, fix="use hashing or bert:bert-base-uncased")
+        return BertEncoder(model) if kind == "bert" else SentenceEncoder(model)
+    raise UserError(
+        "unknown text encoder",
+        where=name,
+        fix="use hashing, bert:bert-base-uncased or sentence:all-MiniLM-L6-v2",
+    )

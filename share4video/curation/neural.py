@@ -1,7 +1,8 @@
-"""Learned encoders: CLIP for frames, BERT for captions. torch is imported when a model is first used.
+"""Learned encoders: CLIP for frames, text models for captions. torch is imported when one is first used.
 
-Both take the state of the class token, as the ShareGPT4Video paper does for key frames (section 3.2) and for
-the de-duplication of captions (section 3.1). Weights are safetensors; no code of a model repository is run.
+CLIP and BERT give the state of the class token, as the ShareGPT4Video paper takes it for key frames (section
+3.2) and for the de-duplication of captions (section 3.1). Weights are safetensors; no code of a model
+repository is run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from share4video.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from sentence_transformers import SentenceTransformer
 
 PAPER_FRAME_THRESHOLD = 0.93  # section 3.2 and the released script
 FRAMES_PER_BATCH = 32
@@ -152,6 +154,55 @@ class BertEncoder:
                 ).to(_device())
                 states.append(model(**batch).last_hidden_state[:, 0].float().cpu())
         return _unit(states)
+
+
+class SentenceEncoder:
+    """Any model in the format of sentence-transformers, with the pooling its folder asks for.
+
+    The threshold is a starting point that was not measured; the sweep in the report shows what others keep.
+    """
+
+    threshold = 0.9
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        return f"sentence:{self.model}"
+
+    @cached_property
+    def revision(self) -> str:
+        """The hash of all files of a local model, else the name on the model hub."""
+        folder = Path(self.model)
+        if not folder.is_dir():
+            return self.model
+        total = hashlib.sha256()
+        with _weights_of(self.name):
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                with file.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
+        return total.hexdigest()
+
+    @cached_property
+    def _model(self) -> SentenceTransformer:
+        from sentence_transformers import SentenceTransformer
+
+        with _weights_of(self.name):
+            for pickled in Path(self.model).rglob("*.bin"):
+                if not pickled.with_name("model.safetensors").is_file():
+                    raise ValueError(f"{pickled.name} is not safetensors")
+            return SentenceTransformer(
+                self.model, device=_device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
+            )
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See ``TextEncoder``. Raises UserError where the weights cannot be had."""
+        vectors = self._model.encode(
+            list(texts), batch_size=TEXTS_PER_BATCH, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, np.float32)
 
 
 @contextmanager

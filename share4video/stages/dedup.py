@@ -70,6 +70,12 @@ def _thresholds(inputs: DedupInputs, config: DedupConfig, store: Store) -> Thres
     """Return what decides; a threshold that is not given is that of the encoder which made the vectors."""
     text = visual = None
     if config.mode != "visual":
+        if config.center_text and config.text_threshold is None:
+            raise UserError(
+                "no encoder has a threshold for centred embeddings",
+                where="dedup.text_threshold",
+                fix="give one, or leave dedup.center_text out",
+            )
         embedder = str(load_manifest(store, inputs.brief).config["embedder"])
         text = text_encoder(embedder).threshold if config.text_threshold is None else config.text_threshold
     if config.mode != "text":

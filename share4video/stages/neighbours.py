@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from share4video.config import DedupConfig
-from share4video.curation.described import Described, searched_rows
+from share4video.curation.described import Described, matrix, searched_rows
 from share4video.curation.encoders import FrameEncoder, frame_encoder
 from share4video.curation.floors import affordable_floor
 from share4video.curation.neighbours import find_pairs
@@ -39,8 +39,6 @@ LOOKS_MAX_SIDE = 640  # pixels; frames are only encoded here, and encoders look 
 LOWEST_FLOOR, HIGHEST_FLOOR = 0.5, 0.99  # between which a floor is chosen where none is given
 # Settings of which pairs do not depend; they decide on admission only.
 _DECISIONS: dict[str, Any] = {"text_threshold": None, "visual_threshold": None, "source_priority": ()}
-
-_NO_VECTORS = np.empty((0, 0), np.float32)
 
 Progress = Callable[[str, int, int], None]
 Rows = list[dict[str, Any]]
@@ -110,7 +108,7 @@ def _compared(
     progress: Progress | None,
 ) -> tuple[dict[str, pa.Table], dict[str, float]]:
     """Return the stage's tables and counts."""
-    rows, embedding_of = _captioned(inputs, store)
+    rows, embeddings = _captioned(inputs, store)
     published = {clip_id for part in before for clip_id in part.ids}
     clips, rejects = _distinct(rows, published, reject_stage)
     looks = None
@@ -121,9 +119,11 @@ def _compared(
     ids = tuple(clip["clip_id"] for clip in clips)
     text = None
     if config.mode != "visual":
-        text = np.array([embedding_of[clip_id] for clip_id in ids], np.float32) if ids else _NO_VECTORS
+        text = embeddings.of(ids)
     own = Described(ids, text, looks)
     everything = own.beside(before)
+    if config.center_text:
+        everything = everything.centred()
     floor = _floor(everything, config)
     pairs = find_pairs(
         text=everything.text,
@@ -191,14 +191,29 @@ def _floor(described: Described, config: DedupConfig) -> float:
     return affordable_floor(rows, config.pairs_per_row, lowest=LOWEST_FLOOR, highest=HIGHEST_FLOOR)
 
 
-def _captioned(inputs: DedupInputs, store: Store) -> tuple[Rows, dict[str, list[float]]]:
-    """Return the clips that have a brief caption, and the captions' embeddings by clip.
+class _Embeddings:
+    """The embeddings of brief captions, by clip."""
+
+    def __init__(self, brief: pa.Table) -> None:
+        self._number = {clip_id: number for number, clip_id in enumerate(brief["clip_id"].to_pylist())}
+        found = matrix(brief["embedding"])
+        self._vectors = np.empty((0, 0), np.float32) if found is None else found
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._number
+
+    def of(self, clip_ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return [clips, dimensions]."""
+        return self._vectors[[self._number[clip_id] for clip_id in clip_ids]]
+
+
+def _captioned(inputs: DedupInputs, store: Store) -> tuple[Rows, _Embeddings]:
+    """Return the clips that have a brief caption, and the captions' embeddings.
 
     Raises:
         RuntimeError: a clip has neither a brief caption nor a reject that says why.
     """
-    brief = read_table(store, inputs.brief, "brief_captions")
-    embeddings = dict(zip(brief["clip_id"].to_pylist(), brief["embedding"].to_pylist(), strict=True))
+    embeddings = _Embeddings(read_table(store, inputs.brief, "brief_captions"))
     refused = set(read_table(store, inputs.brief, "rejects")["row_id"].to_pylist())
     rows = []
     for clip in read_table(store, inputs.clips, "clips").to_pylist():

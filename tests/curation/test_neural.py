@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,15 +54,15 @@ def test_clip_vector_is_the_class_token_before_the_last_norm(tmp_path: Path) -> 
     assert np.array_equal(OpenClipEncoder("tiny-test-quickgelu", None).encode(frames), vectors)
 
 
-def test_bert_vector_is_the_class_token(tmp_path: Path) -> None:
+def tiny_bert(folder: Path) -> Any:
+    """Save a small BERT with random weights and its tokenizer; return both."""
     transformers = pytest.importorskip("transformers")
     import torch
 
-    from share4video.curation.neural import BertEncoder
-
+    folder.mkdir(exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle", "moves"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = transformers.BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"))
     config = transformers.BertConfig(
         vocab_size=len(words),
         hidden_size=32,
@@ -71,8 +72,17 @@ def test_bert_vector_is_the_class_token(tmp_path: Path) -> None:
     )
     torch.manual_seed(0)
     model = transformers.BertModel(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def test_bert_vector_is_the_class_token(tmp_path: Path) -> None:
+    import torch
+
+    from share4video.curation.neural import BertEncoder
+
+    model, tokenizer = tiny_bert(tmp_path)
     texts = ["a red circle moves", "a circle", "red"]
     encoder = BertEncoder(str(tmp_path))
     vectors = encoder.encode(texts)
@@ -88,3 +98,30 @@ def test_missing_weights_are_a_sentence(tmp_path: Path) -> None:
         _ = frame_encoder(f"open_clip:ViT-B-32/{tmp_path}/none.safetensors").revision
     with pytest.raises(UserError, match="cannot load the encoder"):
         text_encoder(f"bert:{tmp_path}").encode(["a"])
+
+
+def test_a_sentence_model_is_pooled_as_its_folder_asks(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    model, tokenizer = tiny_bert(tmp_path / "bert")
+    words = Transformer(str(tmp_path / "bert"))
+    SentenceTransformer(modules=[words, Pooling(32, "mean")], device="cpu").save(str(tmp_path / "mean"))
+    texts = ["a red circle moves", "a circle", "red"]
+    encoder = text_encoder(f"sentence:{tmp_path / 'mean'}")
+    vectors = encoder.encode(texts)
+    assert vectors.dtype == np.float32 and vectors.shape == (3, 32)
+    for text, vector in zip(texts, vectors, strict=True):
+        with torch.inference_mode():
+            state = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        np.testing.assert_allclose(vector, torch.nn.functional.normalize(state, dim=0).numpy(), atol=1e-5)
+    before = encoder.revision
+    pooling = next((tmp_path / "mean").glob("*Pooling*/config.json"))
+    pooling.write_text(pooling.read_text() + "\n")
+    assert text_encoder(f"sentence:{tmp_path / 'mean'}").revision != before
+    (tmp_path / "mean" / "pytorch_model.bin").write_bytes(b"pickled")
+    (tmp_path / "mean" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="not safetensors"):
+        text_encoder(f"sentence:{tmp_path / 'mean'}").encode(texts)

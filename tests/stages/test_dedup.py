@@ -216,6 +216,20 @@ def test_looks_may_be_pooled(store: LocalStore, films: Path, rows: Rows) -> None
     assert {"another-object"} <= pooled
 
 
+def test_centred_captions_are_held_against_their_own_threshold(
+    store: LocalStore, films: Path, rows: Rows
+) -> None:
+    """What all captions share says nothing: without it those of three clips lie far apart."""
+    shared = "a video in which on a plain ground before a quiet wall somewhere in the picture there is a"
+    said = {row["clip_id"]: f"{shared} {n}" for row, n in zip(rows[:4], (*range(3), 2), strict=True)}
+    inputs = inputs_of(store, rows[:4], films, said)
+    raw = DedupConfig(mode="text", text_threshold=0.8)
+    assert run_stage(inputs, raw, store).rows_out == 1
+    assert run_stage(inputs, raw.model_copy(update={"center_text": True}), store).rows_out == 3
+    with pytest.raises(UserError, match="no encoder has a threshold for centred embeddings"):
+        run_stage(inputs, DedupConfig(center_text=True), store)
+
+
 def test_a_second_run_and_another_order_publish_the_same(
     store: LocalStore, films: Path, rows: Rows, tmp_path: Path
 ) -> None:
