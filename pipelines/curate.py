@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.brief.component import brief
+from components.brief.component import brief_finish, brief_plan, brief_shard
 from components.dedup.component import dedup
 from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
 from components.probe.component import probe
@@ -15,13 +15,24 @@ CuratedOutputs = NamedTuple(
 )
 
 
+# Wide stages are pipelines of their own because KFP's local runner gives a loop's tasks the loop's item in
+# place of every output of a task beside the loop; the parameters of the pipeline around it arrive whole.
+
+
+@dsl.pipeline(name="brief", description="A sentence for every clip, shard by shard.")
+def brief(clips: str, source: str, store: str, engine: str, config: str = "{}") -> str:
+    """Plan, caption the shards side by side, publish; returns the brief captions' stage output."""
+    work = {"clips": clips, "source": source, "engine": engine, "config": config, "store": store}
+    plan = place(brief_plan(**work), "brief-plan")
+    with dsl.ParallelFor(plan.output, name="brief-shards") as shard:
+        shards = place(brief_shard(shard=shard, **work), "brief-shard")
+    publish = place(brief_finish(**work).after(shards), "brief-finish")
+    return publish.outputs["Output"]
+
+
 @dsl.pipeline(name="keyframes", description="The key frames of every clip, shard by shard.")
 def keyframes(clips: str, source: str, store: str, config: str = "{}") -> str:
-    """Plan, work out the shards side by side, publish; returns the key frames' stage output.
-
-    A pipeline of its own because KFP's local runner gives a loop's tasks the loop's item in place of every
-    output of a task beside the loop; the parameters of the pipeline around it arrive as they are.
-    """
+    """Plan, work out the shards side by side, publish; returns the key frames' stage output."""
     work = {"clips": clips, "source": source, "config": config, "store": store}
     plan = place(keyframes_plan(**work), "keyframes-plan")
     with dsl.ParallelFor(plan.output, name="keyframe-shards") as shard:
@@ -47,13 +58,11 @@ def curate(
     """
     found = place(probe(source=source, config=probe_config, store=store), "probe")
     clips = found.outputs["Output"]
-    captioned = place(
-        brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store), "brief"
-    )
+    captioned = brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store)
     deduplicated = place(
         dedup(
             clips=clips,
-            brief=captioned.outputs["Output"],
+            brief=captioned.output,
             source=source,
             published=published,
             config=dedup_config,
@@ -63,6 +72,4 @@ def curate(
     )
     kept = deduplicated.outputs["Output"]
     frames = keyframes(clips=kept, source=source, config=keyframes_config, store=store)
-    return CuratedOutputs(
-        probed=clips, brief_captions=captioned.outputs["Output"], clips=kept, keyframes=frames.output
-    )
+    return CuratedOutputs(probed=clips, brief_captions=captioned.output, clips=kept, keyframes=frames.output)

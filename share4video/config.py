@@ -68,6 +68,7 @@ class BriefConfig(Config):
     frames: int = Field(4, ge=1, le=64)
     max_tokens: int = Field(64, ge=1)
     embedder: str = "hashing"
+    shards: int = Field(1, ge=1, le=1024)
 
 
 class DedupConfig(Config):

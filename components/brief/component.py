@@ -1,4 +1,6 @@
-"""Brief: one-sentence captions of the clips, and their embeddings."""
+"""Brief: one-sentence captions of the clips and their embeddings; plan, caption side by side, publish."""
+
+from typing import List
 
 from kfp import dsl
 
@@ -6,7 +8,35 @@ from components.image import PLACEHOLDER_IMAGE
 
 
 @dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
-def brief(
+def brief_plan(clips: str, source: str, engine: str, config: str, store: str) -> List[str]:
+    """Return the indices of the shards, as the strings ParallelFor iterates over; never none."""
+    from share4video.config import BriefConfig, EngineSpec
+    from share4video.dataset.manifest import StageRef
+    from share4video.stages.brief import BriefInputs, plan
+    from share4video.stages.task import parse_stage_config, stage_task
+
+    with stage_task("brief", store) as task:
+        inputs = BriefInputs(StageRef.parse(clips), source, parse_stage_config(EngineSpec, engine))
+        return task.planned(plan(inputs, parse_stage_config(BriefConfig, config), task.store))
+
+
+@dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
+def brief_shard(shard: str, clips: str, source: str, engine: str, config: str, store: str) -> str:
+    """Caption every clip of one shard in a sentence; a shard that is committed is left as it is."""
+    from share4video.config import BriefConfig, EngineSpec
+    from share4video.dataset.manifest import StageRef
+    from share4video.stages.brief import BriefInputs, run_shard
+    from share4video.stages.task import parse_stage_config, stage_task
+
+    with stage_task("brief", store, shard=int(shard)) as task:
+        inputs = BriefInputs(StageRef.parse(clips), source, parse_stage_config(EngineSpec, engine))
+        settings = parse_stage_config(BriefConfig, config)
+        run_shard(inputs, settings, task.store, int(shard), progress=task.progress)
+        return shard
+
+
+@dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
+def brief_finish(
     clips: str,
     source: str,
     engine: str,
@@ -16,16 +46,13 @@ def brief(
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Caption every clip of ``clips`` in one sentence; returns the captions as ``stage/key@hash``."""
+    """Publish the shards as one output; returns it as ``stage/key@hash``."""
     from share4video.config import BriefConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
-    from share4video.stages.brief import BriefInputs, run_stage
+    from share4video.stages.brief import BriefInputs, finish
     from share4video.stages.task import parse_stage_config, stage_task
 
     with stage_task("brief", store) as task:
-        inputs = BriefInputs(
-            clips=StageRef.parse(clips), source=source, engine=parse_stage_config(EngineSpec, engine)
-        )
-        settings = parse_stage_config(BriefConfig, config)
-        result = run_stage(inputs, settings, task.store, progress=task.progress)
+        inputs = BriefInputs(StageRef.parse(clips), source, parse_stage_config(EngineSpec, engine))
+        result = finish(inputs, parse_stage_config(BriefConfig, config), task.store)
         return task.finish(result, output=captions, metrics=metrics, summary=summary)

@@ -1,6 +1,7 @@
 """The brief stage: one sentence per clip from a few uniform frames, and its embedding (paper section 3.1).
 
-The sentences are what de-duplication compares; the paper used Panda-Student and BERT here.
+The sentences are what de-duplication compares; the paper used Panda-Student and BERT here. Wide: a shard is a
+part of the clips, and what is published of a clip does not depend on the division.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from share4video.media.limits import MediaError
 from share4video.media.sources import clip_path
 from share4video.stages.clip_frames import media_reject
 from share4video.stages.contract import StageResult
+from share4video.stages.division import clips_by_shard
 from share4video.store import Store
 
 STAGE = "brief"
@@ -64,48 +66,116 @@ def run_stage(
             unknown, the engine knows only synthetic clips and there is not one, or the source does not hold a
             clip as it was probed.
     """
-    encoder = text_encoder(config.embedder)
-    engine = resolve(inputs.engine)
-    output = ShardSet(
+    inputs = replace(inputs, engine=resolve(inputs.engine))
+    output = _output(inputs, config, store)
+    shards = plan(inputs, config, store)
+    computed = 0
+    if output.published() is None:
+        pending = [shard for shard in shards if output.committed(shard) is None]
+        if pending:
+            with connect(inputs.engine) as endpoint:
+                for shard in pending:
+                    computed += _run_shard(inputs, config, store, shard, endpoint, progress)
+    return _finished(output, len(shards), computed)
+
+
+def plan(inputs: BriefInputs, config: BriefConfig, store: Store) -> list[int]:
+    """Return the shards to run; at least one, also for no clips."""
+    return list(range(len(clips_by_shard(store, inputs.clips, config.shards))))
+
+
+def run_shard(
+    inputs: BriefInputs,
+    config: BriefConfig,
+    store: Store,
+    shard: int,
+    *,
+    progress: Progress | None = None,
+) -> bool:
+    """Caption one shard's clips and commit it; return whether there was anything to do.
+
+    Raises:
+        UserError: as `run_stage` does.
+    """
+    inputs = replace(inputs, engine=resolve(inputs.engine))
+    if _output(inputs, config, store).committed(shard) is not None:
+        return False
+    with connect(inputs.engine) as endpoint:
+        return _run_shard(inputs, config, store, shard, endpoint, progress)
+
+
+def finish(inputs: BriefInputs, config: BriefConfig, store: Store) -> StageResult:
+    """Publish the output once every shard is committed; which of them this run did is not known here.
+
+    Raises:
+        UserError: the engine knows only synthetic clips and there is not one.
+        RuntimeError: a shard is not committed.
+    """
+    output = _output(replace(inputs, engine=resolve(inputs.engine)), config, store)
+    return _finished(output, len(plan(inputs, config, store)), 0 if output.published() else None)
+
+
+def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
+    return ShardSet(
         store,
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
         config=config,
         identity={
-            "engine": identity(engine),
-            "prompts": prompt_version(engine.dialect),
-            "embedder": encoder.revision,
+            "engine": identity(inputs.engine),
+            "prompts": prompt_version(inputs.engine.dialect),
+            "embedder": text_encoder(config.embedder).revision,
         },
     )
-    computed = 0
-    if (manifest := output.published()) is None:
-        with output.writing(0) as committed, open_journal(store.url(f"{output.prefix}/00000")) as journal:
-            if committed is None:
-                clips = read_table(store, inputs.clips, "clips").sort_by("clip_id").to_pylist()
-                results = _describe(clips, inputs.source, engine, config, journal, progress)
-                _commit(output, clips, results, encoder)
-                computed = 1
-            journal.remove()
-        manifest = output.publish(1)
-    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=1)
 
 
-def _describe(
-    clips: Sequence[Row],
-    source: str,
-    engine: EngineSpec,
+def _finished(output: ShardSet, shards: int, computed: int | None) -> StageResult:
+    manifest = output.published() or output.publish(shards)
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
+    if result.rows_in and result.rejects == {FOREIGN_CLIP: result.rows_in}:
+        sentence = read_table(output.store, result.ref, "rejects")["sentence"][0].as_py()
+        raise UserError(sentence, where="every clip", fix=REAL_MODELS)
+    return result
+
+
+def _run_shard(
+    inputs: BriefInputs,
     config: BriefConfig,
+    store: Store,
+    shard: int,
+    endpoint: Endpoint,
+    progress: Progress | None,
+) -> bool:
+    """Caption and commit one shard; return False where another process had done it meanwhile."""
+    output = _output(inputs, config, store)
+    with output.writing(shard) as committed:
+        if committed is not None:
+            return False
+        clips = clips_by_shard(store, inputs.clips, config.shards)[shard]
+        with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
+            results = asyncio.run(_describe(clips, inputs, config, endpoint, journal, progress))
+            _commit(output, shard, clips, results, text_encoder(config.embedder))
+            journal.remove()
+    return True
+
+
+async def _describe(
+    clips: Sequence[Row],
+    inputs: BriefInputs,
+    config: BriefConfig,
+    endpoint: Endpoint,
     journal: Journal,
     progress: Progress | None,
 ) -> dict[str, Caption | MediaError]:
     """Return each clip's sentence, or why it has none, by clip id."""
+    engine = inputs.engine
     domain = engine_domain(engine)
     results: dict[str, Caption | MediaError] = {}
 
     def open_clip(clip: Row) -> Conversation:
         try:
-            frames = _frames(clip, source, config.frames, domain, engine.model)
+            frames = _frames(clip, inputs.source, config.frames, domain, engine.model)
         except MediaError as error:
             return _Refused(error)
         return BriefConversation(clip["clip_id"], frames, engine.dialect, config.max_tokens)
@@ -115,16 +185,9 @@ def _describe(
         if progress is not None:
             progress("clips", len(results), len(clips))
 
-    async def run(endpoint: Endpoint) -> None:
-        jobs = [Job(clip["clip_id"], 1, partial(open_clip, clip)) for clip in clips]
-        async with ChatClient(endpoint) as client:
-            await converse(jobs, {CAPTIONER: client}, journal, done)
-
-    with connect(engine) as endpoint:
-        asyncio.run(run(endpoint))
-    foreign = [r for r in results.values() if isinstance(r, MediaError) and r.reason == FOREIGN_CLIP]
-    if foreign and len(foreign) == len(results):
-        raise UserError(foreign[0].sentence, where="every clip", fix=REAL_MODELS)
+    jobs = [Job(clip["clip_id"], 1, partial(open_clip, clip)) for clip in clips]
+    async with ChatClient(endpoint) as client:
+        await converse(jobs, {CAPTIONER: client}, journal, done)
     return results
 
 
@@ -171,6 +234,7 @@ def _result(conversation: Conversation) -> Caption | MediaError:
 
 def _commit(
     output: ShardSet,
+    shard: int,
     clips: Sequence[Row],
     results: Mapping[str, Caption | MediaError],
     encoder: TextEncoder,
@@ -199,4 +263,4 @@ def _commit(
         "brief_captions": table_from_rows("brief_captions", rows),
         "rejects": table_from_rows("rejects", rejects),
     }
-    output.commit(0, tables, counts)
+    output.commit(shard, tables, counts)

@@ -26,7 +26,7 @@ from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
 from share4video.stages.caption_rows import CaptionRows
 from share4video.stages.contract import StageResult
-from share4video.stages.keyframes import divide
+from share4video.stages.division import divide
 from share4video.store import Store
 
 STAGE = "caption"

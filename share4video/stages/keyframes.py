@@ -6,7 +6,6 @@ called, ``finish`` publishes them as one. What is published per clip does not de
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from typing import Any
 from share4video.config import KeyframeConfig
 from share4video.curation.encoders import FrameEncoder, frame_encoder
 from share4video.curation.keyframes import jpeg_bytes, select
-from share4video.dataset.shards import ShardSet, StageRef, read_table, table_from_rows
+from share4video.dataset.shards import ShardSet, StageRef, table_from_rows
 from share4video.media import sampling
 from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import Row, clip_frames, media_reject
 from share4video.stages.contract import StageResult
+from share4video.stages.division import clips_by_shard
 from share4video.store import Store
 
 STAGE = "keyframes"
@@ -58,7 +58,7 @@ def run_stage(
 
 def plan(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> list[int]:
     """Return the shards to run; at least one, also for no clips."""
-    return list(range(len(_division(inputs, config, store))))
+    return list(range(len(clips_by_shard(store, inputs.clips, config.shards))))
 
 
 def run_shard(
@@ -79,7 +79,7 @@ def run_shard(
     with output.writing(shard) as done:
         if done is not None:
             return False
-        clips = _division(inputs, config, store)[shard]
+        clips = clips_by_shard(store, inputs.clips, config.shards)[shard]
         encoder = frame_encoder(config.encoder)
         rows: list[dict[str, Any]] = []
         rejects: list[dict[str, Any]] = []
@@ -110,28 +110,11 @@ def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sta
         RuntimeError: a shard is not committed.
     """
     output = _output(inputs, config, store)
-    shards = len(_division(inputs, config, store))
+    shards = len(plan(inputs, config, store))
     earlier = output.published()
     if earlier is not None:
         return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
     return StageResult.from_manifest(output.publish(shards), computed_shards=None, total_shards=shards)
-
-
-def divide(weights: Sequence[float], shards: int) -> list[list[int]]:
-    """Divide things into at most ``shards`` groups of about equal weight.
-
-    The heaviest goes first, each to the group that is lightest so far; ties by members, then by number.
-
-    Returns:
-        The numbers of each group's members, ascending; no group is empty unless there is nothing to divide.
-    """
-    groups: list[list[int]] = [[] for _ in range(max(1, min(shards, len(weights))))]
-    loads = [(0.0, 0, group) for group in range(len(groups))]
-    for thing in sorted(range(len(weights)), key=lambda number: (-weights[number], number)):
-        load, members, group = loads[0]
-        groups[group].append(thing)
-        heapq.heapreplace(loads, (load + weights[thing], members + 1, group))
-    return [sorted(group) for group in groups]
 
 
 def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> ShardSet:
@@ -144,15 +127,6 @@ def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sh
         config=config,
         identity={"encoder": f"{encoder.name}@{encoder.revision}"},
     )
-
-
-def _division(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> list[list[Row]]:
-    """Return the clips of each shard, by id; the work is taken to grow with seconds times pixels."""
-    clips = read_table(store, inputs.clips, "clips").sort_by("clip_id").to_pylist()
-    if len({clip["clip_id"] for clip in clips}) < len(clips):
-        raise RuntimeError(f"{inputs.clips}: a clip is listed twice")
-    weights = [clip["duration_s"] * clip["width"] * clip["height"] for clip in clips]
-    return [[clips[number] for number in group] for group in divide(weights, config.shards)]
 
 
 def _times_s(clip: Row, config: KeyframeConfig) -> list[float]:

@@ -20,7 +20,7 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
-from share4video.stages.brief import BriefInputs, run_stage
+from share4video.stages.brief import BriefInputs, finish, plan, run_shard, run_stage
 from share4video.store import LocalStore, Store
 from tests.curation.films import clip_row, publish_clips
 from tests.engines import FakeEngine, running_fake_engine
@@ -79,6 +79,30 @@ def test_a_second_run_asks_nothing(
     assert run_stage(inputs, CONFIG, store).ref == first.ref
     assert run_stage(inputs, CONFIG, store).unchanged
     assert fake_engine.calls() == []
+
+
+def test_shards_are_captioned_apart_and_say_the_same(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, rows, source, fake_engine)
+    whole = run_stage(inputs, CONFIG, store)
+    config = CONFIG.model_copy(update={"shards": 3})
+    assert plan(inputs, config, store) == [0, 1, 2]
+    for shard in (2, 0):
+        assert run_shard(inputs, config, store, shard)
+        assert not run_shard(inputs, config, store, shard)
+    with pytest.raises(RuntimeError, match=r"shards \[1\] are not committed"):
+        finish(inputs, config, store)
+    asked = len(fake_engine.calls())
+    result = run_stage(inputs, config, store)  # goes on where the shards were left
+    assert (result.computed_shards, result.total_shards, result.rows_out) == (1, 3, CLIPS)
+    assert asked < len(fake_engine.calls()) == 2 * CLIPS
+
+    def said(ref: StageRef) -> list[dict[str, Any]]:
+        return read_table(store, ref, "brief_captions").sort_by("clip_id").to_pylist()
+
+    assert said(result.ref) == said(whole.ref)
+    assert finish(inputs, config, store).ref == result.ref
 
 
 def test_what_cannot_be_decoded_is_a_reject(
@@ -201,6 +225,8 @@ def test_a_model_for_synthetic_clips_is_not_believed_on_others(
     clips = publish_clips(store, [clip_row(film, tmp_path)])
     with pytest.raises(UserError, match="knows only the synthetic clips"):
         run_stage(BriefInputs(clips, str(tmp_path), local), CONFIG, store)
+    with pytest.raises(UserError, match="knows only the synthetic clips"):  # also of what is published
+        run_stage(BriefInputs(clips, str(tmp_path), local), CONFIG, store)
     assert fake_engine.calls() == []
 
 
@@ -217,7 +243,7 @@ import sys
 from share4video.captioning.engine import ENDPOINTS_VARIABLE, identity
 from share4video.config import BriefConfig, EngineSpec
 from share4video.dataset.manifest import StageRef
-from share4video.stages.brief import BriefInputs, run_stage
+from share4video.stages.brief import BriefInputs, finish, plan, run_shard, run_stage
 from share4video.store import Store
 from tests.engines import FakeEngine
 root, clips, source, url = sys.argv[1:]

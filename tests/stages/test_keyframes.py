@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from PIL import Image
 
 from share4video.config import KeyframeConfig
 from share4video.dataset.shards import StageRef, read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
-from share4video.stages.keyframes import KeyframesInputs, divide, finish, plan, run_shard, run_stage
+from share4video.stages.keyframes import KeyframesInputs, finish, plan, run_shard, run_stage
 from share4video.stages.task import summary_markdown
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
@@ -216,14 +214,3 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     whole = run_stage(inputs_of(undisturbed, rows, source), CONFIG, undisturbed)
     assert whole.ref == result.ref
     assert published_files(store, result.ref) == published_files(undisturbed, whole.ref)
-
-
-@given(st.lists(st.floats(0, 1e9), max_size=40), st.integers(1, 12))
-@example([0.0, 0.0], 2)
-def test_division_is_whole_and_even(weights: list[float], shards: int) -> None:
-    groups = divide(weights, shards)
-    assert sorted(thing for group in groups for thing in group) == list(range(len(weights)))
-    assert len(groups) == max(1, min(shards, len(weights)))
-    assert all(group for group in groups) or not weights
-    loads = [sum(weights[thing] for thing in group) for group in groups]
-    assert max(loads) <= sum(weights) / len(groups) + max(weights, default=0) * 1.000001

@@ -1,0 +1,43 @@
+"""How the clips of a wide stage are divided into shards of about equal work."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+from share4video.dataset.manifest import StageRef
+from share4video.dataset.shards import read_table
+from share4video.store import Store
+
+
+def clips_by_shard(store: Store, clips: StageRef, shards: int) -> list[list[dict[str, Any]]]:
+    """Return the rows of table ``clips`` of each shard, by id; there is at least one shard.
+
+    The work is taken to grow with seconds times pixels.
+
+    Raises:
+        RuntimeError: a clip is listed twice.
+    """
+    rows = read_table(store, clips, "clips").sort_by("clip_id").to_pylist()
+    if len({row["clip_id"] for row in rows}) < len(rows):
+        raise RuntimeError(f"{clips}: a clip is listed twice")
+    weights = [row["duration_s"] * row["width"] * row["height"] for row in rows]
+    return [[rows[number] for number in group] for group in divide(weights, shards)]
+
+
+def divide(weights: Sequence[float], shards: int) -> list[list[int]]:
+    """Divide things into at most ``shards`` groups of about equal weight.
+
+    The heaviest goes first, each to the group that is lightest so far; ties by members, then by number.
+
+    Returns:
+        The numbers of each group's members, ascending; no group is empty unless there is nothing to divide.
+    """
+    groups: list[list[int]] = [[] for _ in range(max(1, min(shards, len(weights))))]
+    loads = [(0.0, 0, group) for group in range(len(groups))]
+    for thing in sorted(range(len(weights)), key=lambda number: (-weights[number], number)):
+        load, members, group = loads[0]
+        groups[group].append(thing)
+        heapq.heapreplace(loads, (load + weights[thing], members + 1, group))
+    return [sorted(group) for group in groups]
