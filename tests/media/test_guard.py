@@ -27,6 +27,7 @@ from share4video.media.worker import raised_in_pyav
 from tests.media.clips import FPS, FRAMES, number_in, write_clip
 
 REPOSITORY = Path(__file__).parents[2]
+HOW = {"max_side": None, "mode": "exact", "start_s": None, "end_s": None, "backend": "pyav"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def look(
     pool: WorkerPool, clip: Path, limits: Limits | None = None, times: tuple[float, ...] = (1.0,)
 ) -> int:
     """Decode through a pool and return the number of the first picture."""
-    arguments = {"times_s": list(times), "max_side": None}
+    arguments = {"times_s": list(times), **HOW}
     return number_in(pool.call("frames", str(clip), arguments, limits or Limits()).frames[0][1])
 
 
@@ -187,7 +188,7 @@ def test_a_call_that_is_interrupted_leaves_nothing_behind(pool: WorkerPool, clip
 
 def test_a_bug_in_the_worker_is_no_refusal(pool: WorkerPool, clip: Path) -> None:
     with pytest.raises(RuntimeError, match="AssertionError: dance"):
-        pool.call("dance", str(clip), {"max_side": None}, Limits())
+        pool.call("dance", str(clip), HOW, Limits())
 
 
 def test_an_error_of_the_library_is_told_from_a_bug() -> None:
@@ -219,7 +220,7 @@ def test_an_overrun_ends_without_the_parents_help(clip: Path) -> None:
     )
     assert worker.stdin is not None and worker.stdout is not None
     times = [i / FPS for i in range(FRAMES)]
-    request = {"operation": "frames", "path": str(clip), "times_s": times, "max_side": None}
+    request = {"operation": "frames", "path": str(clip), "times_s": times, **HOW}
     worker.stdin.write(json.dumps({**request, "limits": asdict(Limits(wall_s=0.2))}).encode() + b"\n")
     worker.stdin.flush()
     assert worker.wait(60) == -signal.SIGALRM
