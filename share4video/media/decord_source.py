@@ -59,14 +59,13 @@ def frames_on_show(
             refuse_disagreement(timeline, starts)
             position, picture = 0, None
             for number, index in enumerate(int(index) for index in indices):
-                if index >= position:
-                    if index > position:
-                        reader.skip_frames(index - position)
-                    picture = VideoFrame.from_ndarray(reader.next().asnumpy(), format="rgb24")
-                    position = index + 1
+                while position <= index:  # skip_frames would seek
+                    picture = reader.next()
+                    position += 1
                 assert picture is not None
                 asked_s = times_s[number] if times_s else clock.seconds(moments[number])
-                yield Shown(asked_s, clock.seconds(int(timeline.shown[index])), picture)
+                frame = VideoFrame.from_ndarray(picture.asnumpy(), format="rgb24")
+                yield Shown(asked_s, clock.seconds(int(timeline.shown[index])), frame)
         except (decord.DECORDError, StopIteration) as error:
             raise _refusal("decord cannot decode the video") from error
 
