@@ -7,6 +7,7 @@ read in order, never by seeking.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def frames_on_show(
             raise _refusal("the video is to be shown turned")
     clock = Clock(int(timeline.shown[0]), timeline.time_base)
     moments = ticks or [clock.ticks(time_s) for time_s in times_s]
-    indices = np.maximum(np.searchsorted(timeline.shown, moments, "right") - 1, 0)
+    indices = np.maximum(np.searchsorted(timeline.shown, [math.floor(m) for m in moments], "right") - 1, 0)
     with open(path, "rb") as file:
         try:
             reader = decord.VideoReader(

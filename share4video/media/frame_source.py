@@ -36,6 +36,9 @@ class IndexLies(Exception):
     """A seek landed behind its target or among frames it cannot decode: read the file in order."""
 
 
+Moment = int | Fraction  # in ticks of the stream, not relative to its start
+
+
 class Shown(NamedTuple):
     """A frame that answers for a moment; times are in seconds after the first frame."""
 
@@ -51,11 +54,11 @@ class Clock:
     origin: int
     time_base: Fraction
 
-    def ticks(self, time_s: float) -> int:
-        """Return the last tick at or before ``time_s``."""
-        return self.origin + int(Fraction(time_s + _ROUNDING * math.ulp(time_s)) / self.time_base)
+    def ticks(self, time_s: float) -> Fraction:
+        """Return ``time_s`` in ticks, and parts of a tick."""
+        return self.origin + Fraction(time_s + _ROUNDING * math.ulp(time_s)) / self.time_base
 
-    def seconds(self, pts: int) -> float:
+    def seconds(self, pts: Moment) -> float:
         return float((pts - self.origin) * self.time_base)
 
 
@@ -64,8 +67,8 @@ class Finder(Protocol):
 
     clock: Clock
 
-    def at(self, pts: int) -> VideoFrame:
-        """Return the frame for ``pts``. Raises IndexLies where another finder is to read the file in order."""
+    def at(self, moment: Moment) -> VideoFrame:
+        """Return the frame for ``moment``. Raises IndexLies where another finder is to read the file in order."""
 
 
 class Video:
@@ -195,8 +198,9 @@ class Walker:
         self._ahead = next(self._frames, None)
         self.clock = Clock(pts_of(self._shown), video.time_base)
 
-    def at(self, pts: int) -> VideoFrame:
-        """Return the frame on show at ``pts`` (ticks of the stream, not relative to its start)."""
+    def at(self, moment: Moment) -> VideoFrame:
+        """Return the frame on show at ``moment``."""
+        pts = math.floor(moment)
         if self._ahead is not None and pts_of(self._ahead) <= pts and self._seek_pays(pts):
             self._seek(pts)
         while self._ahead is not None and pts_of(self._ahead) <= pts:
@@ -211,16 +215,26 @@ class Walker:
         return gain >= _SEEK_GAIN_S
 
     def _seek(self, pts: int) -> None:
-        self.video.container.seek(pts, stream=self.video.stream)
-        self._frames = self.video.frames()
         try:
-            # Frames shown before the key frame refer to pictures that were jumped over.
-            landed = next((frame for frame in self._frames if frame.key_frame), None)
-            if landed is None or pts_of(landed) > pts:
-                raise IndexLies
-            self._shown, self._ahead = landed, next(self._frames, None)
-        except MediaError:
-            raise IndexLies from None  # read in order, the same frames may well decode
+            for target in landings(self._keys, pts):
+                self.video.container.seek(target, stream=self.video.stream)
+                self._frames = self.video.frames()
+                # Frames shown before the key frame refer to pictures that were jumped over.
+                landed = next((frame for frame in self._frames if frame.key_frame), None)
+                if landed is not None and pts_of(landed) <= pts:
+                    self._shown, self._ahead = landed, next(self._frames, None)
+                    return
+        except (MediaError, av.error.FFmpegError):
+            pass  # read in order, the same frames may well decode
+        raise IndexLies
+
+
+def landings(keys: Sequence[int], pts: int) -> list[int]:
+    """Return where to seek, first choice first, for the last key frame that is on show by ``pts``.
+
+    A key frame that is decoded by then may come on show after it; then it is one of those before.
+    """
+    return [pts, *reversed(keys[: bisect.bisect_right(keys, pts)][-3:-1])]
 
 
 def first_frame(frames: Iterator[VideoFrame]) -> VideoFrame:

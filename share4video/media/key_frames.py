@@ -19,11 +19,13 @@ from av.video.frame import VideoFrame
 from share4video.media.frame_source import (
     Clock,
     IndexLies,
+    Moment,
     Shown,
     Video,
     find,
     first_frame,
     frames_on_show,
+    landings,
     open_video,
     pts_of,
 )
@@ -90,22 +92,28 @@ class _KeyWalker:
         self._started = False
         self._decoded: VideoFrame | None = None
 
-    def at(self, pts: int) -> VideoFrame:
-        """Return the key frame nearest to ``pts``. Raises _NoKeyFrame."""
-        target = int(max(pts, self._first))
+    def at(self, moment: Moment) -> VideoFrame:
+        """Return the key frame nearest to ``moment``. Raises _NoKeyFrame."""
+        target = math.floor(max(moment, self._first))
         if self._jump_pays(target):
-            self.video.container.seek(target, stream=self.video.stream)
-            self._keys = self._key_packets(landing=target)
-            self._before, self._after = None, next(self._keys, None)
+            self._jump(target)
         elif not self._started:
             self._after = next(self._keys, None)
         self._started = True
-        while self._after is not None and _pts(self._after) <= pts:
+        while self._after is not None and _pts(self._after) <= moment:
             self._before, self._after = self._after, next(self._keys, None)
-        around = [packet for packet in (self._before, self._after) if packet is not None]
-        if not around:
-            raise _NoKeyFrame
-        return self._frame(min(around, key=lambda packet: abs(_pts(packet) - pts)))
+        return self._frame(self._nearer(moment))
+
+    def _nearer(self, moment: Moment) -> Packet[Any]:
+        """Return the key frame before ``moment`` or the one after it; of two as near the one before."""
+        if self._before is not None and self._after is not None:
+            sooner, later = moment - _pts(self._before), _pts(self._after) - moment
+            return self._before if sooner <= later + 2 * _FORGIVENESS else self._after
+        if self._before is not None:
+            return self._before
+        if self._after is not None:
+            return self._after
+        raise _NoKeyFrame
 
     def _jump_pays(self, target: int) -> bool:
         known = bisect.bisect_right(self._index, target)
@@ -114,14 +122,25 @@ class _KeyWalker:
         here = _pts(self._after) if self._after is not None else self.clock.origin
         return self._index[known - 1] > here
 
-    def _key_packets(self, *, landing: int | None = None) -> Iterator[Packet[Any]]:
-        """Yield the key frames' packets from here on; after a seek to ``landing`` the first is at most there."""
+    def _jump(self, target: int) -> None:
+        for landing in landings(self._index, target):
+            try:
+                self.video.container.seek(landing, stream=self.video.stream)
+                self._keys = self._key_packets(landed_by=target)
+                self._before, self._after = None, next(self._keys, None)
+                return
+            except (IndexLies, MediaError, av.error.FFmpegError):
+                continue
+        raise IndexLies
+
+    def _key_packets(self, *, landed_by: int | None = None) -> Iterator[Packet[Any]]:
+        """Yield the key frames' packets from here on. After a seek the first is on show by ``landed_by``."""
         latest = -math.inf
         try:
             for packet in self.video.packets(self.video.stream):
                 if not packet.is_keyframe or packet.is_discard or packet.pts is None or not packet.size:
                     continue
-                if landing is not None and latest == -math.inf and packet.pts > landing:
+                if landed_by is not None and latest == -math.inf and packet.pts > landed_by:
                     raise IndexLies
                 if packet.pts <= latest:
                     continue  # what is from before the frame on show is never shown
@@ -134,7 +153,7 @@ class _KeyWalker:
             raise
         except av.error.FFmpegError as error:
             raise MediaError("unreadable", "the container is damaged") from error
-        if landing is not None and latest == -math.inf:
+        if landed_by is not None and latest == -math.inf:
             raise IndexLies
 
     def _frame(self, packet: Packet[Any]) -> VideoFrame:

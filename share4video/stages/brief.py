@@ -6,6 +6,7 @@ The sentences are what de-duplication compares; the paper used Panda-Student and
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import decode
+from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_path
 from share4video.stages.clip_frames import media_reject
@@ -56,6 +58,9 @@ def run_stage(
 ) -> StageResult:
     """Publish ``brief_captions`` and ``rejects``.
 
+    Where key frames stand for the frames, ``mean_shift_s`` and ``max_shift_s`` are counted beside them: how
+    many seconds a picture lies from the moment it stands for, over all pictures that were decoded.
+
     Rejected are clips that cannot be decoded (the decoder's reason), that the engine has no sentence for
     (``caption_failed``), and that an engine for synthetic clips does not know (``foreign_clip``).
 
@@ -83,8 +88,8 @@ def run_stage(
         with output.writing(0) as committed, open_journal(store.url(f"{output.prefix}/00000")) as journal:
             if committed is None:
                 clips = read_table(store, inputs.clips, "clips").sort_by("clip_id").to_pylist()
-                results = _describe(clips, inputs.source, engine, config, journal, progress)
-                _commit(output, clips, results, encoder)
+                results, shifts_s = _describe(clips, inputs.source, engine, config, journal, progress)
+                _commit(output, clips, results, encoder, _shift_metrics(shifts_s, config))
                 computed = 1
             journal.remove()
         manifest = output.publish(1)
@@ -98,17 +103,20 @@ def _describe(
     config: BriefConfig,
     journal: Journal,
     progress: Progress | None,
-) -> dict[str, Caption | MediaError]:
-    """Return each clip's sentence, or why it has none, by clip id."""
+) -> tuple[dict[str, Caption | MediaError], dict[str, list[float]]]:
+    """Return each clip's sentence, or why it has none, and its frames' shifts in seconds, by clip id."""
     domain = engine_domain(engine)
     results: dict[str, Caption | MediaError] = {}
+    shifts_s: dict[str, list[float]] = {}
 
     def open_clip(clip: Row) -> Conversation:
         try:
-            frames = _frames(clip, source, config.frames, domain, engine.model)
+            frames = _frames(clip, source, config, domain, engine.model)
         except MediaError as error:
             return _Refused(error)
-        return BriefConversation(clip["clip_id"], frames, engine.dialect, config.max_tokens)
+        shifts_s[clip["clip_id"]] = [frame.shift_s for frame in frames]
+        shown = [KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)]
+        return BriefConversation(clip["clip_id"], shown, engine.dialect, config.max_tokens)
 
     def done(clip_id: str, conversation: Conversation) -> None:
         results[clip_id] = _result(conversation)
@@ -125,10 +133,10 @@ def _describe(
     foreign = [r for r in results.values() if isinstance(r, MediaError) and r.reason == FOREIGN_CLIP]
     if foreign and len(foreign) == len(results):
         raise UserError(foreign[0].sentence, where="every clip", fix=REAL_MODELS)
-    return results
+    return results, shifts_s
 
 
-def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> list[KeyFrame]:
+def _frames(clip: Row, source: str, config: BriefConfig, domain: Domain, model: str) -> list[Frame]:
     """Decode a clip's uniform frames.
 
     Raises:
@@ -136,12 +144,24 @@ def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> l
         UserError: the source does not hold the clip as it was probed.
     """
     path = clip_path(source, clip)
-    frames = decode.uniform_frames(path, count, clip["start_s"], clip["end_s"], max_side=MAX_SIDE)
+    span_s = clip["start_s"], clip["end_s"]
+    frames = decode.uniform_frames(path, config.frames, *span_s, max_side=MAX_SIDE, mode=config.decode)
     try:
         refuse_foreign_clip(domain, [frame.rgb for frame in frames], model=model)
     except UserError as error:
         raise MediaError(FOREIGN_CLIP, error.what) from error
-    return [KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)]
+    return frames
+
+
+def _shift_metrics(shifts_s: Mapping[str, Sequence[float]], config: BriefConfig) -> dict[str, float]:
+    """Return how far key frames lie from the frames they stand for; nothing where the frames are exact."""
+    if config.decode == "exact":
+        return {}
+    distances = [abs(shift) for clip_id in sorted(shifts_s) for shift in shifts_s[clip_id]]
+    return {
+        "metric:mean_shift_s": math.fsum(distances) / max(1, len(distances)),
+        "metric:max_shift_s": max(distances, default=0.0),
+    }
 
 
 class _Refused:
@@ -174,6 +194,7 @@ def _commit(
     clips: Sequence[Row],
     results: Mapping[str, Caption | MediaError],
     encoder: TextEncoder,
+    metrics: Mapping[str, float],
 ) -> None:
     captions = {
         clip["clip_id"]: result for clip in clips if isinstance(result := results[clip["clip_id"]], Caption)
@@ -193,6 +214,7 @@ def _commit(
         "rows_in": len(clips),
         "rows_out": len(rows),
         "metric:flagged_captions": sum(bool(caption.failed) for caption in captions.values()),
+        **metrics,
         **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
     }
     tables = {
