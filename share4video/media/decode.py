@@ -1,7 +1,7 @@
 """Frames of a video at given moments, decoded in a guarded child process.
 
-Mode ``exact`` gives the frame on show; ``nearest-iframe`` the codec key frame nearest to the moment, for a small
-part of the work. Backend ``decord`` is for those who need its frames: it takes only plain files.
+Mode ``exact`` gives the frame on show; ``nearest-iframe`` the codec key frame nearest to the moment, for a
+small part of the work. Backend ``decord`` is for those who need its frames: it takes only plain files.
 
 Times are seconds of presentation time after the first frame shown, whatever the container's own clock says.
 The frame on show at ``t`` is the last one whose presentation time is at most ``t``: exact for variable frame
@@ -117,7 +117,8 @@ def uniform_frames(
     by the key frame of the span nearest to it, as in ``frames_at``.
 
     Raises:
-        ValueError: ``n`` or ``max_side`` is not positive, the span is not one, or decord is to find key frames.
+        ValueError: ``n`` or ``max_side`` is not positive, the span is not one, or decord is to find key
+            frames.
         UserError: decord is asked for and not installed.
         MediaError: the file cannot be decoded, or not within ``limits``, or (``not_for_decord``) decord does
             not show it as its container says.

@@ -1,8 +1,8 @@
 """Frames through decord, for plain files alone. Runs in the guarded worker only (``guard.py``).
 
-Decord 0.6 says nothing where it is wrong: it counts frames that an edit list leaves out, loses its place when it
-seeks into open groups of pictures, and knows no AV1. So a file is held against its container first, and then
-read in order, never by seeking.
+Decord 0.6 says nothing where it is wrong: it counts frames that an edit list leaves out, loses its place when
+it seeks into open groups of pictures, and knows no AV1. So a file is held against its container first, and
+then read in order, never by seeking.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from share4video.media.frame_source import Clock, Shown, Video, first_frame, open_video
+from share4video.media.frame_source import Clock, Moment, Shown, Video, first_frame, open_video
 from share4video.media.inspection import Timeline, read_timeline
 from share4video.media.limits import Limits, MediaError
 from share4video.media.painter import is_upright
@@ -48,7 +48,7 @@ def frames_on_show(
         if not is_upright(first_frame(video.frames())):
             raise _refusal("the video is to be shown turned")
     clock = Clock(int(timeline.shown[0]), timeline.time_base)
-    moments = ticks or [clock.ticks(time_s) for time_s in times_s]
+    moments: Sequence[Moment] = ticks or [clock.ticks(time_s) for time_s in times_s]
     indices = np.maximum(np.searchsorted(timeline.shown, [math.floor(m) for m in moments], "right") - 1, 0)
     with open(path, "rb") as file:
         try:

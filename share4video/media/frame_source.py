@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds after the first frame, and ticks of the stream, where the first frame comes on show at ``origin``."""
+    """Seconds after the first frame, and ticks of the stream: the first frame comes on show at ``origin``."""
 
     origin: int
     time_base: Fraction
@@ -68,7 +68,7 @@ class Finder(Protocol):
     clock: Clock
 
     def at(self, moment: Moment) -> VideoFrame:
-        """Return the frame for ``moment``. Raises IndexLies where another finder is to read the file in order."""
+        """Return the frame for ``moment``. Raises IndexLies where the file is to be read in order instead."""
 
 
 class Video:
@@ -299,7 +299,7 @@ def find(
             with open_video(path, limits) as video:
                 found = finder(video, keys)
                 clock = found.clock
-                moments = ticks or [clock.ticks(time_s) for time_s in times_s]
+                moments: Sequence[Moment] = ticks or [clock.ticks(time_s) for time_s in times_s]
                 while done < len(moments):
                     frame = found.at(moments[done])
                     asked_s = times_s[done] if times_s else clock.seconds(moments[done])

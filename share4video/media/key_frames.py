@@ -1,7 +1,7 @@
 """The codec key frame nearest to a time, decoded alone. Runs in the guarded worker only (``guard.py``).
 
-Key frames stand for themselves, so a clip whose groups of pictures are 250 frames long costs one decoded frame
-in 250. Only those the file shows count: not those an edit list leaves out.
+Key frames need no other, so a clip whose groups of pictures are 250 frames long costs one decoded frame in
+250. Only those the file shows count: not those an edit list leaves out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from share4video.media.frame_source import (
 )
 from share4video.media.limits import Limits, MediaError
 
-_FORGIVENESS = Fraction(1, 1000)  # of a tick: a time that a rounding put behind its frame still is the frame's
+_FORGIVENESS = Fraction(
+    1, 1000
+)  # of a tick: a time that a rounding put behind its frame still is the frame's
 
 
 class _NoKeyFrame(Exception):

@@ -115,7 +115,9 @@ def _describe(
         except MediaError as error:
             return _Refused(error)
         shifts_s[clip["clip_id"]] = [frame.shift_s for frame in frames]
-        shown = [KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)]
+        shown = [
+            KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)
+        ]
         return BriefConversation(clip["clip_id"], shown, engine.dialect, config.max_tokens)
 
     def done(clip_id: str, conversation: Conversation) -> None:

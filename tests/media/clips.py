@@ -91,6 +91,18 @@ def write_clip(
     return path
 
 
+def fragmented(clip: Path, target: Path) -> Path:
+    """Write a clip again in fragments, so that no index at its front knows all key frames."""
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(clip)) as source, av.open(str(target), "w", options=options) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
 def read_through(path: Path) -> list[tuple[float, Rgb]]:
     """Decode a whole file in order: (seconds after the first frame, picture as stored)."""
     with av.open(str(path)) as container:

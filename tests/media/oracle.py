@@ -27,7 +27,9 @@ def frame_times(path: Path) -> list[float]:
     return [time_s for time_s, _ in read_in_order(path)]
 
 
-def pictures(path: Path, shown_s: Sequence[float], asked_s: Sequence[float]) -> dict[float, tuple[float, Rgb]]:
+def pictures(
+    path: Path, shown_s: Sequence[float], asked_s: Sequence[float]
+) -> dict[float, tuple[float, Rgb]]:
     """Return (when it came on show, RGB as stored) of the frame on show at each moment, by moment.
 
     Args:

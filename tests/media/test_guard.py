@@ -292,18 +292,34 @@ def test_a_parent_that_ends_takes_its_workers_along(clip: Path) -> None:
         assert not alive(worker)
 
 
+def peak(pid: int) -> int:
+    """Return the most memory a process ever held, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def test_frames_are_not_gathered_in_the_worker(pool: WorkerPool, clip: Path) -> None:
     """80 frames of 0.9 MB pass through a worker whose memory stays far below their sum."""
     look(pool, clip)
     (worker,) = pool.pids()
 
-    def peak() -> int:
-        status = Path(f"/proc/{worker}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-    before = peak()
+    before = peak(worker)
     look(pool, clip, times=tuple(i / FPS for i in range(FRAMES)))
-    assert (peak() - before) * 1024 < 20 * 640 * 480 * 3
+    assert peak(worker) - before < 20 * 640 * 480 * 3
+
+
+@pytest.mark.parametrize("mode", ["exact", "nearest-iframe"])
+def test_memory_does_not_grow_with_the_clip(pool: WorkerPool, tmp_path: Path, mode: str) -> None:
+    """Three frames of a clip of 2,000, all of one group of pictures: decoded they are 230 MB."""
+    long = write_clip(tmp_path / "long.mp4", frames=2000, width=320, height=240, gop=2000)
+    arguments = {**HOW, "mode": mode, "times_s": [0.0, 1.0, 2.0]}
+    pool.call("frames", str(long), arguments, Limits())
+    (worker,) = pool.pids()
+    before = peak(worker)
+    times_s = [0.0, 50.0, 99.0]
+    found = pool.call("frames", str(long), {**arguments, "times_s": times_s}, Limits()).frames
+    assert [asked_s for _, _, asked_s in found] == times_s
+    assert peak(worker) - before < 24 << 20
 
 
 def test_the_limits_of_a_call_end_with_it(pool: WorkerPool, clip: Path) -> None:

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from share4video.media import decode, frame_source, key_frames
 from share4video.media.limits import Limits
-from tests.media.clips import FRAMES, KINDS, number_in, on_show, read_through, write_clip
+from tests.media.clips import FRAMES, KINDS, fragmented, number_in, on_show, read_through, write_clip
 
 whole = cache(read_through)
-_CLOSE = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+_CLOSE = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @cache
@@ -92,7 +90,7 @@ def test_a_key_frame_that_an_edit_list_leaves_out_is_not_shown(data_root: Path) 
 
 
 def test_key_frames_that_do_not_stand_alone_are_not_shown(tmp_path: Path) -> None:
-    """Refreshed a column at a time, a picture is whole long after the packet that calls itself a key frame."""
+    """Refreshed a column at a time, a picture is whole long after the packet that is called a key frame."""
     options = {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}
     path = write_clip(tmp_path / "refreshed.mp4", options=options)
     found = decode.frames_at(path, [0.0, 1.3, 3.9], mode="nearest-iframe")
@@ -107,18 +105,6 @@ def test_an_index_of_false_key_frames_is_not_believed(clips: dict[str, Path], tm
     truth = whole(clips["short_gop.mp4"])
     for frame in decode.frames_at(liar, [0.3, 1.25, 2.9], mode="nearest-iframe"):
         assert np.array_equal(frame.rgb, on_show(truth, frame.timestamp_s)[1])
-
-
-def fragmented(clip: Path, target: Path) -> Path:
-    """Write a clip again in fragments, so that no index at its front knows all key frames."""
-    options = {"movflags": "frag_keyframe+empty_moov"}
-    with av.open(str(clip)) as source, av.open(str(target), "w", options=options) as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                out.mux(packet)
-    return target
 
 
 def test_a_file_whose_index_is_not_complete(clips: dict[str, Path], tmp_path: Path) -> None:
