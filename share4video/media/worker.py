@@ -61,10 +61,10 @@ def main() -> None:
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request.pop("limits"))
-        if request.get("backend") == "decord":
-            decord_source.load()  # before the limits, which are on top of what an idle worker takes
-        bound = _arm(limits)
         try:
+            if request.get("backend") == "decord":
+                decord_source.load()  # before the limits, which are on top of what an idle worker takes
+            bound = _arm(limits)
             last = {"kind": "done", "facts": _serve(request, limits, answers)}
         except MediaError as error:
             # Decoders report an allocation that fails as damage: where memory was short, that is the reason.

@@ -103,6 +103,19 @@ def fragmented(clip: Path, target: Path) -> Path:
     return target
 
 
+def cut_by_edit_list(clip: Path, target: Path, frames: int) -> Path:
+    """Copy an MP4 without its first frames: they stay, to decode the others by, and are not shown."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.pts is not None:
+                skipped = frames * packet.duration
+                packet.pts, packet.dts = packet.pts - skipped, packet.dts - skipped
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
 def read_through(path: Path) -> list[tuple[float, Rgb]]:
     """Decode a whole file in order: (seconds after the first frame, picture as stored)."""
     with av.open(str(path)) as container:

@@ -22,9 +22,10 @@ def read_in_order(path: Path) -> Iterator[tuple[float, av.VideoFrame]]:
             yield float((frame.pts - origin) * stream.time_base), frame
 
 
-def frame_times(path: Path) -> list[float]:
-    """Return when each frame comes on show."""
-    return [time_s for time_s, _ in read_in_order(path)]
+def frame_times(path: Path) -> tuple[list[float], list[float]]:
+    """Return when each frame comes on show, and when each key frame does."""
+    shown = [(time_s, frame.key_frame) for time_s, frame in read_in_order(path)]
+    return [time_s for time_s, _ in shown], [time_s for time_s, is_key in shown if is_key]
 
 
 def pictures(

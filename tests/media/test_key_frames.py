@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from share4video.media import decode, frame_source, key_frames
 from share4video.media.limits import Limits
-from tests.media.clips import FRAMES, KINDS, fragmented, number_in, on_show, read_through, write_clip
+from tests.media.clips import (
+    FPS,
+    FRAMES,
+    KINDS,
+    cut_by_edit_list,
+    fragmented,
+    number_in,
+    on_show,
+    read_through,
+    write_clip,
+)
 
 whole = cache(read_through)
 _CLOSE = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,6 +97,18 @@ def test_a_key_frame_that_an_edit_list_leaves_out_is_not_shown(data_root: Path) 
         (frame,) = decode.frames_at(path, [time_s], mode="nearest-iframe")
         assert frame.timestamp_s == nearest(keys, time_s)
         assert np.array_equal(frame.rgb, on_show(whole(path), frame.timestamp_s)[1])
+
+
+@pytest.mark.parametrize("frames", [5, 14])
+def test_what_an_edit_list_cuts_off_is_not_shown(clips: dict[str, Path], tmp_path: Path, frames: int) -> None:
+    cut = cut_by_edit_list(clips["short_gop.mp4"], tmp_path / "cut.mp4", frames)
+    every = [i / FPS for i in range(FRAMES - frames)]
+    assert [number_in(frame.rgb) for frame in decode.frames_at(cut, every)] == list(range(frames, FRAMES))
+    keys = [time_s for time_s in key_times(clips["short_gop.mp4"]) if time_s * FPS >= frames]
+    for time_s, frame in zip(every, decode.frames_at(cut, every, mode="nearest-iframe"), strict=True):
+        nearest_s = nearest([key_s - frames / FPS for key_s in keys], time_s)
+        assert abs(frame.shift_s) == pytest.approx(abs(time_s - nearest_s), abs=1e-9)
+        assert number_in(frame.rgb) == round(frame.timestamp_s * FPS) + frames
 
 
 def test_key_frames_that_do_not_stand_alone_are_not_shown(tmp_path: Path) -> None:

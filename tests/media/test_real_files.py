@@ -58,16 +58,20 @@ def moments(shown_s: list[float], name: str) -> list[float]:
 )
 def test_every_moment_shows_what_the_whole_file_shows(data_root: Path, name: str) -> None:
     path = data_root / name
-    shown_s = oracle.frame_times(path)
+    shown_s, keys_s = oracle.frame_times(path)
     if path.name in HARD:
         assert len(shown_s) == HARD[path.name] == probe(path).frames
     asked = moments(shown_s, name)
-    truth = oracle.pictures(path, shown_s, asked)
+    truth = oracle.pictures(path, shown_s, [*asked, *keys_s])
     turns = QUARTER_TURNS.get(path.name, 0)
     for time_s, frame in zip(asked, decode.frames_at(path, asked), strict=True):
         expected_s, rgb = truth[time_s]
         assert (frame.timestamp_s, frame.asked_s) == (expected_s, time_s)
         assert np.array_equal(frame.rgb, np.rot90(rgb, turns))
+    for time_s, frame in zip(asked, decode.frames_at(path, asked, mode="nearest-iframe"), strict=True):
+        nearest_s = min(keys_s, key=lambda key_s: (round(abs(key_s - time_s), 6), key_s))
+        assert (frame.timestamp_s, frame.shift_s) == (nearest_s, time_s - nearest_s)
+        assert np.array_equal(frame.rgb, np.rot90(truth[nearest_s][1], turns))
 
 
 @pytest.mark.parametrize("name", REFUSED)
