@@ -63,9 +63,13 @@ class ProbeConfig(Config):
 
 
 class BriefConfig(Config):
-    """One-sentence captions from uniform frames, and their embeddings."""
+    """One-sentence captions from uniform frames, and their embeddings.
+
+    ``decode: nearest-iframe`` takes the codec key frame nearest to each frame, for a small part of the work.
+    """
 
     frames: int = Field(4, ge=1, le=64)
+    decode: Literal["exact", "nearest-iframe"] = "exact"
     max_tokens: int = Field(64, ge=1)
     embedder: str = "hashing"
     shards: int = Field(1, ge=1, le=1024)

@@ -51,6 +51,7 @@ BRIEF_CAPTIONS = pa.schema(
         _required("clip_id", _text),
         _required("caption", _text),
         _required("embedding", pa.list_(_f32)),
+        pa.field("shift_s", _f64),  # longest way from a frame to the key frame that stood for it, if one did
     ]
 )
 

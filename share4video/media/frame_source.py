@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import av
 import av.error
@@ -26,13 +27,48 @@ from share4video.media.boxes import refuse_truncated
 from share4video.media.limits import Limits, MediaError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
-_SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # FFmpeg seeks these by an index of key frames
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg seeks these by an index of key frames
 _SEEK_GAIN_S = 0.5  # a seek pays when it skips at least this much decoding
 _ROUNDING = 8  # units in the last place a time may lack, so that a time once reported finds its frame again
 
 
-class _IndexLies(Exception):
+class IndexLies(Exception):
     """A seek landed behind its target or among frames it cannot decode: read the file in order."""
+
+
+Moment = int | Fraction  # in ticks of the stream, not relative to its start
+
+
+class Shown(NamedTuple):
+    """A frame that answers for a moment; times are in seconds after the first frame."""
+
+    asked_s: float
+    time_s: float
+    frame: VideoFrame
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds after the first frame, and ticks of the stream: the first frame comes on show at ``origin``."""
+
+    origin: int
+    time_base: Fraction
+
+    def ticks(self, time_s: float) -> Fraction:
+        """Return ``time_s`` in ticks, and parts of a tick."""
+        return self.origin + Fraction(time_s + _ROUNDING * math.ulp(time_s)) / self.time_base
+
+    def seconds(self, pts: Moment) -> float:
+        return float((pts - self.origin) * self.time_base)
+
+
+class Finder(Protocol):
+    """Finds the frame that answers for a time, for times that do not decrease."""
+
+    clock: Clock
+
+    def at(self, moment: Moment) -> VideoFrame:
+        """Return the frame for ``moment``. Raises IndexLies where the file is to be read in order instead."""
 
 
 class Video:
@@ -149,26 +185,25 @@ class Walker:
     The frame on show at ``t`` is the last one whose presentation time is at most ``t``; before the first
     frame it is the first. Frames between two wanted ones are decoded, unless a key frame lies so far ahead
     that jumping to it is cheaper; wherever the walk jumps, it ends at the same frame.
+
+    Args:
+        keys: where to jump to (``indexed_keys``).
     """
 
-    def __init__(self, video: Video, *, seek: bool = True) -> None:
+    def __init__(self, video: Video, keys: Sequence[int] = ()) -> None:
         self.video = video
+        self._keys = keys
         self._frames = video.frames()
-        first = next(self._frames, None)
-        if first is None:
-            raise MediaError("unreadable", "no frame of the video can be decoded")
-        self._shown, self._ahead = first, next(self._frames, None)
-        self.origin = _pts(first)
-        entries = video.stream.index_entries if seek and video.container.format.name in _SEEKABLE else ()
-        self._keys = sorted(
-            entry.timestamp for entry in entries if entry.is_keyframe and not entry.is_discard
-        )
+        self._shown = first_frame(self._frames)
+        self._ahead = next(self._frames, None)
+        self.clock = Clock(pts_of(self._shown), video.time_base)
 
-    def at(self, pts: int) -> VideoFrame:
-        """Return the frame on show at ``pts`` (ticks of the stream, not relative to its start)."""
-        if self._ahead is not None and _pts(self._ahead) <= pts and self._seek_pays(pts):
+    def at(self, moment: Moment) -> VideoFrame:
+        """Return the frame on show at ``moment``."""
+        pts = math.floor(moment)
+        if self._ahead is not None and pts_of(self._ahead) <= pts and self._seek_pays(pts):
             self._seek(pts)
-        while self._ahead is not None and _pts(self._ahead) <= pts:
+        while self._ahead is not None and pts_of(self._ahead) <= pts:
             self._shown, self._ahead = self._ahead, next(self._frames, None)
         return self._shown
 
@@ -176,52 +211,100 @@ class Walker:
         before = bisect.bisect_right(self._keys, pts)
         if before == 0:
             return False
-        gain = (self._keys[before - 1] - _pts(self._shown)) * self.video.time_base
+        gain = (self._keys[before - 1] - pts_of(self._shown)) * self.video.time_base
         return gain >= _SEEK_GAIN_S
 
     def _seek(self, pts: int) -> None:
-        self.video.container.seek(pts, stream=self.video.stream)
-        self._frames = self.video.frames()
         try:
-            # Frames shown before the key frame refer to pictures that were jumped over.
-            landed = next((frame for frame in self._frames if frame.key_frame), None)
-            if landed is None or _pts(landed) > pts:
-                raise _IndexLies
-            self._shown, self._ahead = landed, next(self._frames, None)
-        except MediaError:
-            raise _IndexLies from None  # read in order, the same frames may well decode
+            for target in landings(self._keys, pts):
+                self.video.container.seek(target, stream=self.video.stream)
+                self._frames = self.video.frames()
+                # Frames shown before the key frame refer to pictures that were jumped over.
+                landed = next((frame for frame in self._frames if frame.key_frame), None)
+                if landed is not None and pts_of(landed) <= pts:
+                    self._shown, self._ahead = landed, next(self._frames, None)
+                    return
+        except (MediaError, av.error.FFmpegError):
+            pass  # read in order, the same frames may well decode
+        raise IndexLies
 
-    def ticks(self, time_s: float) -> int:
-        """Return the presentation time in ticks of ``time_s`` seconds after the first frame."""
-        return self.origin + int(Fraction(time_s + _ROUNDING * math.ulp(time_s)) / self.video.time_base)
 
-    def seconds(self, frame: VideoFrame) -> float:
-        """Return when ``frame`` comes on show, in seconds after the first frame."""
-        return float((_pts(frame) - self.origin) * self.video.time_base)
+def landings(keys: Sequence[int], pts: int) -> list[int]:
+    """Return where to seek, first choice first, for the last key frame that is on show by ``pts``.
+
+    A key frame that is decoded by then may come on show after it; then it is one of those before.
+    """
+    return [pts, *reversed(keys[: bisect.bisect_right(keys, pts)][-3:-1])]
+
+
+def first_frame(frames: Iterator[VideoFrame]) -> VideoFrame:
+    """Return the first of ``frames``. Raises MediaError where there is none."""
+    first = next(frames, None)
+    if first is None:
+        raise MediaError("unreadable", "no frame of the video can be decoded")
+    return first
+
+
+def pts_of(frame: VideoFrame) -> int:
+    """Return the presentation time, in ticks, of a frame that ``Video.frames`` yielded."""
+    assert frame.pts is not None  # it yields no other
+    return frame.pts
+
+
+def indexed_keys(path: str, limits: Limits) -> list[int]:
+    """Return the times of the key frames in the container's index, ascending, in ticks of the stream.
+
+    MP4's are decoding times, a few frames before the key frame comes on show. Formats without an index, and
+    files without one, give none.
+    """
+    with open_video(path, limits) as video:
+        name = video.container.format.name
+        if name not in (_MP4, _MATROSKA):
+            return []
+        if name == _MATROSKA:  # its index is often at the end, where FFmpeg reads it when it first seeks
+            try:
+                video.container.seek(0, stream=video.stream)
+            except av.error.FFmpegError:
+                return []
+        entries = video.stream.index_entries
+        return sorted(entry.timestamp for entry in entries if entry.is_keyframe and not entry.is_discard)
 
 
 def frames_on_show(
     path: str, limits: Limits, *, times_s: Sequence[float] = (), ticks: Sequence[int] = ()
-) -> Iterator[tuple[float, VideoFrame]]:
-    """Yield (presentation time in seconds, frame) for each moment asked for; moments must not decrease.
+) -> Iterator[Shown]:
+    """Yield the frame on show at each moment asked for; moments must not decrease.
 
     Moments are in seconds after the first frame, or in ticks of the stream. One frame is held at a time.
     """
+    yield from find(Walker, path, limits, times_s=times_s, ticks=ticks)
+
+
+def find(
+    finder: Callable[[Video, Sequence[int]], Finder],
+    path: str,
+    limits: Limits,
+    *,
+    times_s: Sequence[float] = (),
+    ticks: Sequence[int] = (),
+) -> Iterator[Shown]:
+    """Yield what a finder finds for each moment; where it meets an index that lies, one without goes on.
+
+    Args:
+        finder: makes one from an open video and the times of its key frames (``indexed_keys``), or none.
+    """
     done = 0
-    for seek in (True, False):
+    for keys in (indexed_keys(path, limits), []):
         try:
             with open_video(path, limits) as video:
-                walker = Walker(video, seek=seek)
-                moments = ticks or [walker.ticks(time_s) for time_s in times_s]
+                found = finder(video, keys)
+                clock = found.clock
+                moments: Sequence[Moment] = ticks or [clock.ticks(time_s) for time_s in times_s]
                 while done < len(moments):
-                    frame = walker.at(moments[done])
-                    yield walker.seconds(frame), frame
+                    frame = found.at(moments[done])
+                    asked_s = times_s[done] if times_s else clock.seconds(moments[done])
+                    yield Shown(asked_s, clock.seconds(pts_of(frame)), frame)
                     done += 1
             return
-        except _IndexLies:
-            assert seek, "a walk in order does not seek"
-
-
-def _pts(frame: VideoFrame) -> int:
-    assert frame.pts is not None  # Video.frames yields no other
-    return frame.pts
+        except IndexLies:
+            assert keys, "a walk in order does not seek"

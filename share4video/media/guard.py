@@ -40,9 +40,9 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Reply:
-    """What a worker answered: one (time in seconds, RGB) per moment asked for, and facts."""
+    """What a worker answered: one (time in seconds, RGB, moment asked for) per moment, and facts."""
 
-    frames: list[tuple[float, npt.NDArray[np.uint8]]] = field(default_factory=list)
+    frames: list[tuple[float, npt.NDArray[np.uint8], float]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -134,13 +134,13 @@ class GuardedWorker:
             head, length = self._receive(deadline)
             kind, self.leaving = head["kind"], head.get("leaving", False)
             if kind == "block" and head["shape"] is None:
-                reply.frames.append((head["time_s"], reply.frames[-1][1]))
+                reply.frames.append((head["time_s"], reply.frames[-1][1], head["asked_s"]))
             elif kind == "block":
                 rgb = np.empty(head["shape"], np.uint8)
                 if rgb.nbytes != length:
                     raise RuntimeError(f"a block of {length} bytes does not hold {head['shape']}")
                 self._read_into(rgb.data.cast("B"), deadline)
-                reply.frames.append((head["time_s"], rgb))
+                reply.frames.append((head["time_s"], rgb, head["asked_s"]))
             elif kind == "done":
                 reply.facts = head["facts"]
                 return reply

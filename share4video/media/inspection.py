@@ -126,10 +126,9 @@ def inspect(path: str, limits: Limits, *, decode_up_to_s: float | None) -> dict[
     painter = Painter(_BLACK_SIDE)
     black, size, decoded = 0, (0, 0), first
     walk = frame_source.frames_on_show(path, limits, ticks=moments)
-    for moment, (_, frame) in zip(moments, walk, strict=True):
-        assert frame.pts is not None
-        picture = painter.paint(frame)
-        decoded, size = frame.pts, painter.shown_size(frame)
+    for moment, shown in zip(moments, walk, strict=True):
+        picture = painter.paint(shown.frame)
+        decoded, size = frame_source.pts_of(shown.frame), painter.shown_size(shown.frame)
         black += moment in samples and _is_black(picture)
     missing_s = float((last - decoded) * timeline.time_base)
     if missing_s > max(_END_TOLERANCE_S, 3 / float(timeline.fps or 1)):

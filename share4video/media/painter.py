@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 Rgb = npt.NDArray[np.uint8]
+
+_HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)  # PQ and HLG
 
 
 class Painter:
@@ -29,14 +31,24 @@ class Painter:
         """Return the frame as (height, width, 3) uint8, turned as its display matrix says.
 
         Sides are limited to ``max_side`` (area interpolation, never enlarged). Pixels are taken as square.
+        Matrix and range are those the video names, BT.601 in limited range where it names none. High dynamic
+        range (PQ, HLG) becomes sRGB: reference white (203 nits) is white, and brighter light is clipped.
         """
         if self._size is None:
             self._size = limited_size(frame.width, frame.height, self._max_side)
             self._turned, self._down, self._across = _orientation(frame)
         width, height = self._size
         scaled = (width, height) != (frame.width, frame.height)
+        bright = frame.color_trc in _HIGH_DYNAMIC_RANGE
         picture = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation="AREA" if scaled else None, threads=1
+            frame,
+            width,
+            height,
+            "rgb24",
+            interpolation="AREA" if scaled else None,
+            dst_color_trc=ColorTrc.IEC61966_2_1 if bright else None,
+            dst_color_primaries=ColorPrimaries.BT709 if bright else None,
+            threads=1,
         )
         rgb = picture.to_ndarray().astype(np.uint8, copy=False)
         upright = (rgb.swapaxes(0, 1) if self._turned else rgb)[:: self._down, :: self._across]
@@ -53,6 +65,11 @@ def limited_size(width: int, height: int, max_side: int | None) -> tuple[int, in
     if max_side is None or longest <= max_side:
         return width, height
     return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
+
+
+def is_upright(frame: VideoFrame) -> bool:
+    """Return whether the display matrix leaves the frame as it is stored."""
+    return _orientation(frame) == (False, 1, 1)
 
 
 def _orientation(frame: VideoFrame) -> tuple[bool, int, int]:

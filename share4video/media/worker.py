@@ -15,14 +15,16 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import av.logging
 
-from share4video.media import inspection, wire
-from share4video.media.frame_source import frames_on_show
+from share4video.media import decord_source, inspection, wire
+from share4video.media.frame_source import Shown, frames_on_show
+from share4video.media.key_frames import nearest_key_frames
 from share4video.media.limits import Limits, MediaError
 from share4video.media.painter import Painter
 from share4video.media.sampling import uniform_indices
@@ -59,8 +61,10 @@ def main() -> None:
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request.pop("limits"))
-        bound = _arm(limits)
         try:
+            if request.get("backend") == "decord":
+                decord_source.load()  # before the limits, which are on top of what an idle worker takes
+            bound = _arm(limits)
             last = {"kind": "done", "facts": _serve(request, limits, answers)}
         except MediaError as error:
             # Decoders report an allocation that fails as damage: where memory was short, that is the reason.
@@ -101,32 +105,32 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[st
     operation, path = request["operation"], request["path"]
     if operation == "inspect":
         return inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
+    span_s = request["start_s"], request["end_s"]
     if operation == "uniform":
-        moments = inspection.span_moments(path, limits, request["start_s"], request["end_s"])
-        ticks = [moments[index] for index in uniform_indices(len(moments), request["n"])]
-        _send_frames(path, limits, answers, request["max_side"], ticks=ticks)
+        seen = inspection.span_moments(path, limits, *span_s)
+        moments: dict[str, Any] = {"ticks": [seen[i] for i in uniform_indices(len(seen), request["n"])]}
     else:
         assert operation == "frames", operation
-        _send_frames(path, limits, answers, request["max_side"], times_s=request["times_s"])
+        moments = {"times_s": request["times_s"]}
+    if request["backend"] == "decord":
+        shown = decord_source.frames_on_show(path, limits, **moments)
+    elif request["mode"] == "nearest-iframe":
+        shown = nearest_key_frames(path, limits, span_s=span_s, **moments)
+    else:
+        shown = frames_on_show(path, limits, **moments)
+    _send_frames(shown, request["max_side"], limits, answers)
     return {}
 
 
-def _send_frames(
-    path: str,
-    limits: Limits,
-    answers: Answers,
-    max_side: int | None,
-    *,
-    times_s: list[float] | tuple[()] = (),
-    ticks: list[int] | tuple[()] = (),
-) -> None:
+def _send_frames(shown: Iterable[Shown], max_side: int | None, limits: Limits, answers: Answers) -> None:
     """Send a block per moment; a moment that shows the frame of the one before sends no pixels."""
     painter = Painter(max_side)
     before: float | None = None
     sent = 0
-    for time_s, frame in frames_on_show(path, limits, times_s=times_s, ticks=ticks):
+    for asked_s, time_s, frame in shown:
+        head = {"kind": "block", "asked_s": asked_s, "time_s": time_s}
         if time_s == before:
-            answers.send({"kind": "block", "time_s": time_s, "shape": None})
+            answers.send({**head, "shape": None})
             continue
         before = time_s
         rgb = painter.paint(frame)
@@ -137,7 +141,7 @@ def _send_frames(
                 f"its frames fill more than the {limits.output_bytes >> 20} MiB allowed",
                 bound=float(limits.output_bytes),
             )
-        answers.send({"kind": "block", "time_s": time_s, "shape": rgb.shape}, rgb.data.cast("B"))
+        answers.send({**head, "shape": rgb.shape}, rgb.data.cast("B"))
 
 
 def _arm(limits: Limits) -> int:

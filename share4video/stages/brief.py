@@ -7,6 +7,7 @@ part of the clips, and what is published of a clip does not depend on the divisi
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import decode
+from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_path
 from share4video.stages.clip_frames import media_reject
@@ -57,6 +59,9 @@ def run_stage(
     inputs: BriefInputs, config: BriefConfig, store: Store, *, progress: Progress | None = None
 ) -> StageResult:
     """Publish ``brief_captions`` and ``rejects``.
+
+    Where key frames stand for the frames, ``mean_shift_s`` and ``max_shift_s`` are counted beside them: how
+    many seconds a picture lies from the moment it stands for, over all pictures that were decoded.
 
     Rejected are clips that cannot be decoded (the decoder's reason), that the engine has no sentence for
     (``caption_failed``), and that an engine for synthetic clips does not know (``foreign_clip``).
@@ -136,6 +141,10 @@ def _finished(output: ShardSet, shards: int, computed: int | None) -> StageResul
     if result.rows_in and result.rejects == {FOREIGN_CLIP: result.rows_in}:
         sentence = read_table(output.store, result.ref, "rejects")["sentence"][0].as_py()
         raise UserError(sentence, where="every clip", fix=REAL_MODELS)
+    if result.rows_out and output.config["decode"] != "exact":
+        shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
+        shift = {"mean_shift_s": math.fsum(shifts_s) / len(shifts_s), "max_shift_s": max(shifts_s)}
+        result = replace(result, metrics={**result.metrics, **shift})
     return result
 
 
@@ -154,8 +163,8 @@ def _run_shard(
             return False
         clips = clips_by_shard(store, inputs.clips, config.shards)[shard]
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            results = asyncio.run(_describe(clips, inputs, config, endpoint, journal, progress))
-            _commit(output, shard, clips, results, text_encoder(config.embedder))
+            results, shifts_s = asyncio.run(_describe(clips, inputs, config, endpoint, journal, progress))
+            _commit(output, shard, clips, results, shifts_s, text_encoder(config.embedder))
             journal.remove()
     return True
 
@@ -167,18 +176,24 @@ async def _describe(
     endpoint: Endpoint,
     journal: Journal,
     progress: Progress | None,
-) -> dict[str, Caption | MediaError]:
-    """Return each clip's sentence, or why it has none, by clip id."""
+) -> tuple[dict[str, Caption | MediaError], dict[str, float]]:
+    """Return each clip's sentence, or why it has none, and its frames' longest shift in seconds, by clip."""
     engine = inputs.engine
     domain = engine_domain(engine)
     results: dict[str, Caption | MediaError] = {}
+    shifts_s: dict[str, float] = {}
 
     def open_clip(clip: Row) -> Conversation:
         try:
-            frames = _frames(clip, inputs.source, config.frames, domain, engine.model)
+            frames = _frames(clip, inputs.source, config, domain, engine.model)
         except MediaError as error:
             return _Refused(error)
-        return BriefConversation(clip["clip_id"], frames, engine.dialect, config.max_tokens)
+        if config.decode != "exact":
+            shifts_s[clip["clip_id"]] = max(abs(frame.shift_s) for frame in frames)
+        shown = [
+            KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)
+        ]
+        return BriefConversation(clip["clip_id"], shown, engine.dialect, config.max_tokens)
 
     def done(clip_id: str, conversation: Conversation) -> None:
         results[clip_id] = _result(conversation)
@@ -188,10 +203,10 @@ async def _describe(
     jobs = [Job(clip["clip_id"], 1, partial(open_clip, clip)) for clip in clips]
     async with ChatClient(endpoint) as client:
         await converse(jobs, {CAPTIONER: client}, journal, done)
-    return results
+    return results, shifts_s
 
 
-def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> list[KeyFrame]:
+def _frames(clip: Row, source: str, config: BriefConfig, domain: Domain, model: str) -> list[Frame]:
     """Decode a clip's uniform frames.
 
     Raises:
@@ -199,12 +214,13 @@ def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> l
         UserError: the source does not hold the clip as it was probed.
     """
     path = clip_path(source, clip)
-    frames = decode.uniform_frames(path, count, clip["start_s"], clip["end_s"], max_side=MAX_SIDE)
+    span_s = clip["start_s"], clip["end_s"]
+    frames = decode.uniform_frames(path, config.frames, *span_s, max_side=MAX_SIDE, mode=config.decode)
     try:
         refuse_foreign_clip(domain, [frame.rgb for frame in frames], model=model)
     except UserError as error:
         raise MediaError(FOREIGN_CLIP, error.what) from error
-    return [KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)]
+    return frames
 
 
 class _Refused:
@@ -237,6 +253,7 @@ def _commit(
     shard: int,
     clips: Sequence[Row],
     results: Mapping[str, Caption | MediaError],
+    shifts_s: Mapping[str, float],
     encoder: TextEncoder,
 ) -> None:
     captions = {
@@ -244,7 +261,12 @@ def _commit(
     }
     vectors = encoder.encode([caption.text for caption in captions.values()])
     rows = [
-        {"clip_id": clip_id, "caption": caption.text, "embedding": vector.tolist()}
+        {
+            "clip_id": clip_id,
+            "caption": caption.text,
+            "embedding": vector.tolist(),
+            "shift_s": shifts_s.get(clip_id),
+        }
         for (clip_id, caption), vector in zip(captions.items(), vectors, strict=True)
     ]
     rejects = [

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +59,7 @@ def write_clip(
     frames: int = FRAMES,
     width: int = WIDTH,
     height: int = HEIGHT,
-    fps: int = FPS,
+    fps: int | Fraction = FPS,
     times_ms: Sequence[int] | None = None,
     codec: str = "libx264",
     pixels: str = "yuv420p",
@@ -72,7 +70,7 @@ def write_clip(
     still: Rgb | None = None,
 ) -> Path:
     """Write a clip of numbered pictures, or of one picture over and over."""
-    time_base = Fraction(1, 1000) if times_ms else Fraction(1, fps)
+    time_base = Fraction(1, 1000) if times_ms else 1 / Fraction(fps)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000 if times_ms else fps, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
@@ -93,6 +91,31 @@ def write_clip(
     return path
 
 
+def fragmented(clip: Path, target: Path) -> Path:
+    """Write a clip again in fragments, so that no index at its front knows all key frames."""
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(clip)) as source, av.open(str(target), "w", options=options) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def cut_by_edit_list(clip: Path, target: Path, frames: int) -> Path:
+    """Copy an MP4 without its first frames: they stay, to decode the others by, and are not shown."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.pts is not None:
+                skipped = frames * packet.duration
+                packet.pts, packet.dts = packet.pts - skipped, packet.dts - skipped
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
 def read_through(path: Path) -> list[tuple[float, Rgb]]:
     """Decode a whole file in order: (seconds after the first frame, picture as stored)."""
     with av.open(str(path)) as container:
@@ -101,29 +124,6 @@ def read_through(path: Path) -> list[tuple[float, Rgb]]:
         assert stream.time_base is not None
         origin = shown[0][0]
         return [(float((pts - origin) * stream.time_base), rgb) for pts, rgb in shown]
-
-
-def read_for(path: Path, shares: Sequence[float]) -> list[tuple[float, float, Rgb]]:
-    """Decode a whole file in order and keep what is on show after each share of its length, ascending.
-
-    Returns (time asked for, presentation time, picture as stored), times in seconds after the first frame.
-    """
-    with av.open(str(path)) as container:
-        last = max(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
-    kept: list[tuple[float, float, Rgb]] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames = container.decode(stream)
-        shown = next(frames)
-        origin, time_base = shown.pts, stream.time_base
-        wanted = [share * float((last - origin) * time_base) for share in shares]
-        for frame in chain(frames, [None]):
-            until_s = float((frame.pts - origin) * time_base) if frame else math.inf
-            while wanted and wanted[0] < until_s:
-                at_s = float((shown.pts - origin) * time_base)
-                kept.append((wanted.pop(0), at_s, shown.to_ndarray(format="rgb24")))
-            shown = frame
-    return kept
 
 
 def on_show(frames: Sequence[tuple[float, Rgb]], time_s: float) -> tuple[float, Rgb]:

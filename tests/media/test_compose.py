@@ -33,6 +33,12 @@ def test_sizes_are_those_of_the_released_code(composition: dict[str, Any]) -> No
         assert compose.hd_transform(image, case["hd_num"]).size == tuple(case["out_wh"])
 
 
+def test_every_part_of_the_golden_file_has_its_test(composition: dict[str, Any]) -> None:
+    here = {"grid", "tall_strip", "hd_transform"}
+    elsewhere = {"uniform_16", "anyres_336"}  # test_sampling.py, and test_samples.py of training
+    assert set(composition) == here | elsewhere and all(composition.values())
+
+
 def test_grid_places_frames_in_reading_order_between_white_bands() -> None:
     grid = compose.frame_grid(frames(5, (40, 30)), long_side=None)
     assert grid.size == (3 * 40 + 2 * 50, 3 * 30 + 2 * 50)

@@ -27,6 +27,7 @@ from share4video.media.worker import raised_in_pyav
 from tests.media.clips import FPS, FRAMES, number_in, write_clip
 
 REPOSITORY = Path(__file__).parents[2]
+HOW = {"max_side": None, "mode": "exact", "start_s": None, "end_s": None, "backend": "pyav"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def look(
     pool: WorkerPool, clip: Path, limits: Limits | None = None, times: tuple[float, ...] = (1.0,)
 ) -> int:
     """Decode through a pool and return the number of the first picture."""
-    arguments = {"times_s": list(times), "max_side": None}
+    arguments = {"times_s": list(times), **HOW}
     return number_in(pool.call("frames", str(clip), arguments, limits or Limits()).frames[0][1])
 
 
@@ -187,7 +188,7 @@ def test_a_call_that_is_interrupted_leaves_nothing_behind(pool: WorkerPool, clip
 
 def test_a_bug_in_the_worker_is_no_refusal(pool: WorkerPool, clip: Path) -> None:
     with pytest.raises(RuntimeError, match="AssertionError: dance"):
-        pool.call("dance", str(clip), {"max_side": None}, Limits())
+        pool.call("dance", str(clip), HOW, Limits())
 
 
 def test_an_error_of_the_library_is_told_from_a_bug() -> None:
@@ -219,7 +220,7 @@ def test_an_overrun_ends_without_the_parents_help(clip: Path) -> None:
     )
     assert worker.stdin is not None and worker.stdout is not None
     times = [i / FPS for i in range(FRAMES)]
-    request = {"operation": "frames", "path": str(clip), "times_s": times, "max_side": None}
+    request = {"operation": "frames", "path": str(clip), "times_s": times, **HOW}
     worker.stdin.write(json.dumps({**request, "limits": asdict(Limits(wall_s=0.2))}).encode() + b"\n")
     worker.stdin.flush()
     assert worker.wait(60) == -signal.SIGALRM
@@ -291,18 +292,34 @@ def test_a_parent_that_ends_takes_its_workers_along(clip: Path) -> None:
         assert not alive(worker)
 
 
+def peak(pid: int) -> int:
+    """Return the most memory a process ever held, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def test_frames_are_not_gathered_in_the_worker(pool: WorkerPool, clip: Path) -> None:
     """80 frames of 0.9 MB pass through a worker whose memory stays far below their sum."""
     look(pool, clip)
     (worker,) = pool.pids()
 
-    def peak() -> int:
-        status = Path(f"/proc/{worker}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-    before = peak()
+    before = peak(worker)
     look(pool, clip, times=tuple(i / FPS for i in range(FRAMES)))
-    assert (peak() - before) * 1024 < 20 * 640 * 480 * 3
+    assert peak(worker) - before < 20 * 640 * 480 * 3
+
+
+@pytest.mark.parametrize("mode", ["exact", "nearest-iframe"])
+def test_memory_does_not_grow_with_the_clip(pool: WorkerPool, tmp_path: Path, mode: str) -> None:
+    """Three frames of a clip of 2,000, all of one group of pictures: decoded they are 230 MB."""
+    long = write_clip(tmp_path / "long.mp4", frames=2000, width=320, height=240, gop=2000)
+    arguments = {**HOW, "mode": mode, "times_s": [0.0, 1.0, 2.0]}
+    pool.call("frames", str(long), arguments, Limits())
+    (worker,) = pool.pids()
+    before = peak(worker)
+    times_s = [0.0, 50.0, 99.0]
+    found = pool.call("frames", str(long), {**arguments, "times_s": times_s}, Limits()).frames
+    assert [asked_s for _, _, asked_s in found] == times_s
+    assert peak(worker) - before < 24 << 20
 
 
 def test_the_limits_of_a_call_end_with_it(pool: WorkerPool, clip: Path) -> None:

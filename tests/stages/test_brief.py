@@ -20,11 +20,12 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
+from share4video.media.sampling import uniform_indices
 from share4video.stages.brief import BriefInputs, finish, plan, run_shard, run_stage
 from share4video.store import LocalStore, Store
 from tests.curation.films import clip_row, publish_clips
 from tests.engines import FakeEngine, running_fake_engine
-from tests.media.clips import picture, write_clip
+from tests.media.clips import FPS, picture, write_clip
 from tests.serving.clips import write_noise
 
 CONFIG = BriefConfig()
@@ -68,6 +69,19 @@ def test_every_clip_gets_a_sentence_and_its_embedding(
     }
     assert {len(call["images"]) for call in calls} == {1}  # one grid
     assert {call["body"]["max_tokens"] for call in calls} == {CONFIG.max_tokens}
+
+
+def test_key_frames_may_stand_for_the_frames(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, rows, source, fake_engine)
+    assert "max_shift_s" not in run_stage(inputs, CONFIG, store).metrics
+    result = run_stage(inputs, BriefConfig(decode="nearest-iframe"), store)
+    assert result.rows_out == CLIPS
+    farthest_s = uniform_indices(24, CONFIG.frames)[-1] / FPS  # the one key frame comes first
+    shifts_s = read_table(store, result.ref, "brief_captions")["shift_s"].to_pylist()
+    assert shifts_s == pytest.approx([farthest_s] * CLIPS)
+    assert result.metrics["max_shift_s"] == result.metrics["mean_shift_s"] == pytest.approx(farthest_s)
 
 
 def test_a_second_run_asks_nothing(

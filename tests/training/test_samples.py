@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,31 @@ def _reference(processor: Any, sample: Sample) -> Any:
     return processor.apply_chat_template(
         turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, return_tensors="pt"
     )
+
+
+def test_the_8bs_tiles_are_those_of_the_released_code(processor: Any, data_root: Path) -> None:
+    """The layout and the number of visual tokens of pictures of many shapes, in the 8B's configuration."""
+    from transformers import LlavaNextImageProcessor, LlavaNextProcessor
+
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": 336},
+        crop_size={"height": 336, "width": 336},
+        image_grid_pinpoints=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+    )
+    large = LlavaNextProcessor(
+        image_processor=images,
+        tokenizer=processor.tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=processor.chat_template,
+    )
+    for case in json.loads((data_root / "golden" / "composition.json").read_text())["anyres_336"]:
+        width, height = case["image_wh"]
+        encoded = encode_text(large, [Message("user", "<image>\n?")], (height, width))
+        assert int((encoded.input_ids == large.image_token_id).sum()) == case["tokens"]
+        tiles = encode_image(large, Image.new("RGB", (width, height)))
+        assert (len(tiles) - 1) * 336 * 336 == case["best"][0] * case["best"][1]
 
 
 @pytest.mark.parametrize("size", [(200, 90), (96, 96), (640, 480), (100, 600), (333, 77)])
