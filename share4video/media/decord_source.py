@@ -74,6 +74,8 @@ def frames_on_show(
 def refuse_unusual(video: Video, timeline: Timeline) -> None:
     """Refuse what decord is known to get wrong: other containers, deep or unusual colours, variable rates."""
     codec = video.stream.codec_context
+    if len(video.container.streams.video) > 1:
+        raise _refusal("the file holds several video streams")
     if video.container.format.name not in _CONTAINERS:
         raise _refusal("the container is neither MP4 nor Matroska")
     if codec.format is None or any(part.bits != 8 for part in codec.format.components):

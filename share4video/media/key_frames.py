@@ -31,9 +31,7 @@ from share4video.media.frame_source import (
 )
 from share4video.media.limits import Limits, MediaError
 
-_FORGIVENESS = Fraction(
-    1, 1000
-)  # of a tick: a time that a rounding put behind its frame still is the frame's
+_FORGIVENESS = Fraction(1, 1000)  # of a tick: what rounding may have added to a time
 
 
 class _NoKeyFrame(Exception):

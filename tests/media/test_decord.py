@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from share4video.errors import UserError
 from share4video.media import decode, guard
 from share4video.media.limits import Limits, MediaError
-from tests.media.clips import FRAMES, KINDS, cut_by_edit_list, fragmented, number_in, write_clip
+from tests.media.clips import FPS, FRAMES, KINDS, cut_by_edit_list, fragmented, number_in, picture, write_clip
 from tests.media.colour_cells import COLOURS, MATRICES, write_cells
 from tests.media.mutants import MUTATIONS, mutant, write_small_clips
 from tests.media.test_real_files import VIDEOS
@@ -89,6 +90,20 @@ def test_hard_files_are_refused(data_root: Path, name: str) -> None:
 def test_a_cut_by_an_edit_list_is_refused(clips: dict[str, Path], tmp_path: Path) -> None:
     cut = cut_by_edit_list(clips["short_gop.mp4"], tmp_path / "cut.mp4", 5)
     assert refusal(cut).sentence == f"decord counts {FRAMES} frames where {FRAMES - 5} are shown"
+
+
+@decord
+def test_of_several_streams_decord_may_take_another(tmp_path: Path) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream("libx264", rate=FPS) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for stream in streams:
+            for number in range(10):
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+            out.mux(stream.encode())
+    assert refusal(path).sentence == "the file holds several video streams"
 
 
 @decord
