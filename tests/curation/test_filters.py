@@ -16,6 +16,8 @@ from share4video.media.probe import ClipInfo
 
 CONFIG = ProbeConfig()
 GOOD = ClipInfo(
+    start_s=0.0,
+    end_s=30.0,
     duration_s=30.0,
     fps=25.0,
     width=640,
@@ -25,10 +27,13 @@ GOOD = ClipInfo(
     file_bytes=1_000_000,
     container="mov",
     pixel_format="yuv420p",
-    start_s=0.0,
+    origin_s=0.0,
     has_audio=False,
     frames=750,
     black_share=0.0,
+    single_colour_share=0.0,
+    frozen_share=0.0,
+    motion=0.05,
 )
 
 
