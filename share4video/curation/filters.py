@@ -171,8 +171,13 @@ def in_scene(rejection: Rejection, clip: ClipInfo) -> Rejection:
     """Return the rejection with the span in its sentence where ``clip`` is one of several of its file."""
     if clip.scene is None:
         return rejection
-    span = f"in the scene from {clip.start_s:.2f} to {clip.end_s:.2f} s"
+    span = scene_words(clip.start_s, clip.end_s)
     return replace(rejection, sentence=f"{rejection.sentence}, {span}")
+
+
+def scene_words(start_s: float, end_s: float) -> str:
+    """Say which scene of its file a rejected clip is; one file may give many."""
+    return f"in the scene from {start_s:.2f} to {end_s:.2f} s"
 
 
 def exact_duplicate(first_uri: str) -> Rejection:
