@@ -15,7 +15,7 @@ SIDE = 64  # pixels of the longer side of a picture that is scored
 _AREA = 0.98  # of a picture that must be black, or of one colour, as in FFmpeg's blackdetect
 _BLACK_LUMA = 25.5  # a pixel is black below a tenth of full luma, as in FFmpeg's blackdetect
 _SAME_COLOUR = 10  # levels of 255 by which a channel may differ from the picture's median
-_NOISE_LUMA = 8  # levels by which a pixel may differ in pictures that are the same: encoding stays below 6
+_NOISE_LUMA = 8  # levels by which a pixel may differ in two pictures of an encoded still
 
 _Luma = npt.NDArray[np.float64]
 

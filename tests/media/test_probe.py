@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from share4video.media.decode import frames_at
 from share4video.media.limits import Limits, MediaError
 from share4video.media.probe import ClipInfo, content_hash, probe
 from tests.media.clips import FPS, FRAMES, HEIGHT, KINDS, WIDTH, write_clip
@@ -112,6 +113,26 @@ def test_frozen_share(tmp_path: Path) -> None:
     moving = probe(write_clip(tmp_path / "moving.mp4"))
     assert moving.frozen_share == 0
     assert moving.motion is not None and moving.motion > 0.05
+
+
+@pytest.mark.parametrize(("crf", "grain"), [("23", 0), ("35", 0), ("28", 4)])
+def test_an_encoded_still_is_frozen(data_root: Path, tmp_path: Path, crf: str, grain: int) -> None:
+    """A frame of a real clip, shown for ten seconds."""
+    import av
+
+    film = data_root / "videos" / "making_cake.mp4"
+    assert probe(film).frozen_share == 0
+    rgb = frames_at(film, [2.0])[0].rgb
+    rng = np.random.default_rng(0)
+    path = tmp_path / "still.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"crf": crf, "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *rgb.shape[:2], "yuv420p", 20
+        for _ in range(50):
+            shown = np.clip(rgb + rng.normal(0, grain, rgb.shape), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    assert probe(path).frozen_share == 1
 
 
 def test_what_comes_and_goes_between_two_samples_is_seen(tmp_path: Path) -> None:

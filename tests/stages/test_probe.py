@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +312,41 @@ def test_a_source_that_changes_after_the_plan_is_found_out(
     shutil.copy(master / "short.mp4", source / "short.mp4")
     run_shard(inputs, CONFIG, store, part)
     assert finish(inputs, CONFIG, store, [part]).rejects == REASONS
+
+
+KILLED_AMID_THE_SCAN = """
+import os, signal, sys
+from share4video.config import ProbeConfig
+from share4video.stages import scan
+from share4video.stages.probe import ProbeInputs, run_stage
+from share4video.store import Store
+
+def progress(label, done, total):
+    if label == "files probed" and done == 9:  # the third chunk of four files has begun
+        os.kill(os.getpid(), signal.SIGKILL)
+
+scan.ROWS_PER_CHUNK = 4
+root, source, config = sys.argv[1:]
+run_stage(ProbeInputs(source), ProbeConfig.model_validate_json(config), Store.open(root), progress)
+"""
+
+
+def test_a_killed_scan_goes_on_where_it_was(
+    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(store.root), str(master), CONFIG.model_dump_json()]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AMID_THE_SCAN, *arguments],
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 4)
+    result = run_stage(ProbeInputs(str(master)), CONFIG, store)
+    assert (result.computed_shards, result.total_shards) == (3, 5)  # two chunks of four are there
+    undisturbed = LocalStore(tmp_path / "undisturbed")
+    run_stage(ProbeInputs(str(master)), CONFIG, undisturbed)
+    assert everything(store) == everything(undisturbed)
 
 
 def test_too_many_failures_fail_the_stage(master: Path, store: LocalStore, tmp_path: Path) -> None:
