@@ -144,9 +144,9 @@ def _row(file: SourceFile, **known: Any) -> Row:
 def _splitting(config: ProbeConfig) -> Splitting | None:
     if not config.split_scenes:
         return None
-    if find_spec("scenedetect") is None:
+    if not all(map(find_spec, ("scenedetect", "cv2"))):
         fix = "pip install 'share4video[curation]'"
-        raise UserError("finding scenes needs PySceneDetect", where="probe.split_scenes", fix=fix)
+        raise UserError("finding scenes needs PySceneDetect and OpenCV", where="probe.split_scenes", fix=fix)
     return Splitting(config.scene_threshold, config.min_scene_s, config.split_timeout_s)
 
 
