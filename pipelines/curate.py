@@ -7,7 +7,7 @@ from kfp import dsl
 from components.brief.component import brief_finish, brief_plan, brief_shard
 from components.dedup.component import dedup
 from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
-from components.probe.component import probe
+from components.probe.component import probe_finish, probe_plan, probe_shard
 from pipelines.resources import place
 
 CuratedOutputs = NamedTuple(
@@ -17,6 +17,17 @@ CuratedOutputs = NamedTuple(
 
 # Wide stages are pipelines of their own because KFP's local runner gives a loop's tasks the loop's item in
 # place of every output of a task beside the loop; the parameters of the pipeline around it arrive whole.
+
+
+@dsl.pipeline(name="probe", description="The clips among a source's files, measured shard by shard.")
+def probe(source: str, store: str, config: str = "{}") -> str:
+    """Plan, measure the shards side by side, publish; returns the probe's stage output."""
+    work = {"source": source, "config": config, "store": store}
+    plan = place(probe_plan(**work), "probe-plan")
+    with dsl.ParallelFor(plan.output, name="probe-shards") as shard:
+        shards = place(probe_shard(shard=shard, **work), "probe-shard")
+    publish = place(probe_finish(shards=plan.output, **work).after(shards), "probe-finish")
+    return publish.outputs["Output"]
 
 
 @dsl.pipeline(name="brief", description="A sentence for every clip, shard by shard.")
@@ -56,8 +67,7 @@ def curate(
 
     Here and in every pipeline, outputs are ``stage/key@hash`` and a config is the JSON of its stage's model.
     """
-    found = place(probe(source=source, config=probe_config, store=store), "probe")
-    clips = found.outputs["Output"]
+    clips = probe(source=source, config=probe_config, store=store).output
     captioned = brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store)
     deduplicated = place(
         dedup(

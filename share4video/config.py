@@ -47,19 +47,68 @@ class EngineSpec(Config):
         return self
 
 
-class ProbeConfig(Config):
-    """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s)."""
+class AestheticConfig(Config):
+    """A model of how much people like a picture: a linear head or an MLP on CLIP's image embedding.
+
+    ``head`` is a ``.safetensors`` file; it was trained on the embeddings of ``encoder``. The score of a clip
+    is the mean over ``frames`` uniform frames.
+    """
+
+    encoder: str = "open_clip:ViT-L-14-quickgelu/openai"
+    head: str
+    frames: int = Field(4, ge=1, le=64)
+
+
+class ScanConfig(Config):
+    """What is measured of a source, and within which limits; every row is decoded again where this changes.
+
+    A file whose header says it is longer than ``scan_up_to_s`` is described by its header alone. With
+    ``split_scenes`` every frame of the others is decoded to find cuts, and each scene is a clip of its own.
+    """
+
+    scan_up_to_s: float = Field(600.0, gt=0)
+    max_pixels: int = Field(4096 * 2304, ge=1)
+    max_file_bytes: int = Field(4 << 30, ge=1)
+    decode_timeout_s: float = Field(60.0, gt=0)
+    split_scenes: bool = False
+    scene_threshold: float = Field(3.0, gt=0)  # PySceneDetect's own
+    min_scene_s: float = Field(0.6, ge=0)
+    split_timeout_s: float = Field(1800.0, gt=0)
+    aesthetic: AestheticConfig | None = None
+
+
+class ProbeConfig(ScanConfig):
+    """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s).
+
+    Rules are applied to what was measured, so another bound decodes nothing. A bound of None is no rule.
+    ``max_failed_share`` bounds the rows that cannot be read or decoded.
+    """
 
     min_duration_s: float = Field(10.0, ge=0)
     max_duration_s: float = Field(120.0, gt=0)
     min_height: int = Field(240, ge=1)
-    max_pixels: int = Field(4096 * 2304, ge=1)
     min_fps: float = Field(5.0, gt=0)
     max_aspect: float = Field(3.0, ge=1)
-    max_black_share: float = Field(0.8, ge=0, le=1)
-    max_file_bytes: int = Field(4 << 30, ge=1)
-    decode_timeout_s: float = Field(60.0, gt=0)
+    max_black_share: float | None = Field(0.8, ge=0, le=1)
+    max_single_colour_share: float | None = Field(0.8, ge=0, le=1)
+    max_frozen_share: float | None = Field(0.99, ge=0, le=1)
+    min_motion: float | None = Field(None, ge=0, le=1)
+    max_motion: float | None = Field(None, ge=0, le=1)
+    min_aesthetic: float | None = None
+    max_failed_share: float = Field(0.5, ge=0, le=1)
     licence: str = "unknown"
+    shards: int = Field(1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _measured(self) -> ProbeConfig:
+        if self.max_duration_s > self.scan_up_to_s:
+            raise ValueError(
+                f"max_duration_s {self.max_duration_s:g} is over scan_up_to_s {self.scan_up_to_s:g}:"
+                " of longer files only the header is read"
+            )
+        if self.min_aesthetic is not None and self.aesthetic is None:
+            raise ValueError("min_aesthetic needs a model: name its head in aesthetic.head")
+        return self
 
 
 class BriefConfig(Config):

@@ -41,6 +41,19 @@ def test_the_papers_numbers() -> None:
     assert round(paper.mixture.caption_share * 181) == 28
 
 
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        ({"max_duration_s": 900}, "max_duration_s 900 is over scan_up_to_s 600: of longer files only the"),
+        ({"min_aesthetic": 5}, "min_aesthetic needs a model: name its head in aesthetic.head"),
+    ],
+)
+def test_a_rule_needs_what_it_is_applied_to(probe: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_config({"probe": probe}, where="run.yaml")
+    assert parse_config({"probe": {"max_duration_s": 900, "scan_up_to_s": 900}}, where="")
+
+
 def test_the_laptop_asks_for_nothing_but_the_package() -> None:
     laptop = load_config(CONFIGS / "laptop.yaml")
     for engine in (laptop.engines.captioner, laptop.engines.summarizer):

@@ -1,1 +1,1 @@
-"""The probe stage as a KFP component."""
+"""The probe stage as KFP components."""

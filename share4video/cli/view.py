@@ -108,6 +108,8 @@ class RunView:
             line.started = now
             self._print(f"{event.stage} ...")
         elif event.kind == "progress":
+            if event.shard is not None:  # what was counted before the work was divided is no part of it
+                line.progress.pop(None, None)
             line.progress[event.shard] = event
         elif event.kind == "failed" or (event.kind == "finished" and event.shard is None):
             line.ended, line.closing = now, event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from share4video.config import ProbeConfig
 from share4video.media.limits import MediaError
@@ -40,21 +40,21 @@ class Rule:
     Attributes:
         reason: the code of its rejections.
         measure: what is held against the bound; None where it is not known, which the rule lets pass.
-        bound: the bound, from the configuration.
+        bound: the bound, from the configuration; None where there is none.
         breaks: whether a value is out of bounds: ``operator.gt`` for an upper bound, ``lt`` for a lower one.
         sentence: format string over ``measured``, ``bound`` and ``clip``.
     """
 
     reason: str
     measure: Callable[[ClipInfo], float | None]
-    bound: Callable[[ProbeConfig], float]
+    bound: Callable[[ProbeConfig], float | None]
     breaks: Callable[[float, float], bool]
     sentence: str
 
     def check(self, clip: ClipInfo, config: ProbeConfig) -> Rejection | None:
         """Return the rejection of ``clip`` by this rule, or None."""
         measured, bound = self.measure(clip), self.bound(config)
-        if measured is None or not self.breaks(measured, bound):
+        if measured is None or bound is None or not self.breaks(measured, bound):
             return None
         sentence = self.sentence.format(measured=measured, bound=bound, clip=clip)
         return Rejection(self.reason, sentence, float(measured), float(bound))
@@ -118,13 +118,66 @@ RULES = (
         operator.gt,
         "{measured:.0%} of the pictures looked at are black, over the {bound:.0%} allowed",
     ),
+    Rule(
+        "single_colour",
+        lambda clip: clip.single_colour_share,
+        lambda config: config.max_single_colour_share,
+        operator.gt,
+        "{measured:.0%} of the pictures looked at are of one colour, over the {bound:.0%} allowed",
+    ),
+    Rule(
+        "frozen",
+        lambda clip: clip.frozen_share,
+        lambda config: config.max_frozen_share,
+        operator.gt,
+        "{measured:.1%} of the pictures looked at do not differ from the one before,"
+        " over the {bound:.1%} allowed",
+    ),
+    Rule(
+        "little_motion",
+        lambda clip: clip.motion,
+        lambda config: config.min_motion,
+        operator.lt,
+        "pictures differ by {measured:.4f} of full brightness, less than the {bound:g} required",
+    ),
+    Rule(
+        "much_motion",
+        lambda clip: clip.motion,
+        lambda config: config.max_motion,
+        operator.gt,
+        "pictures differ by {measured:.4f} of full brightness, over the {bound:g} allowed",
+    ),
+    Rule(
+        "low_aesthetic",
+        lambda clip: clip.aesthetic,
+        lambda config: config.min_aesthetic,
+        operator.lt,
+        "an aesthetic score of {measured:.2f} is under the {bound:g} required",
+    ),
 )
 
 
 def judge(clip: ClipInfo, config: ProbeConfig) -> Rejection | None:
-    """Return why ``clip`` is not kept, by the first rule it breaks, or None where it is kept."""
+    """Return why ``clip`` is not kept, by the first rule it breaks, or None where it is kept.
+
+    The sentence names the span of a clip that is a scene.
+    """
     found = (rule.check(clip, config) for rule in RULES)
-    return next((rejection for rejection in found if rejection is not None), None)
+    rejection = next((rejection for rejection in found if rejection is not None), None)
+    return rejection and in_scene(rejection, clip)
+
+
+def in_scene(rejection: Rejection, clip: ClipInfo) -> Rejection:
+    """Return the rejection with the span in its sentence where ``clip`` is one of several of its file."""
+    if clip.scene is None:
+        return rejection
+    span = scene_words(clip.start_s, clip.end_s)
+    return replace(rejection, sentence=f"{rejection.sentence}, {span}")
+
+
+def scene_words(start_s: float, end_s: float) -> str:
+    """Say which scene of its file a rejected clip is; one file may give many."""
+    return f"in the scene from {start_s:.2f} to {end_s:.2f} s"
 
 
 def exact_duplicate(first_uri: str) -> Rejection:

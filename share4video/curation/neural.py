@@ -102,6 +102,23 @@ class OpenClipEncoder:
             hook.remove()
         return _unit(states)
 
+    def embed(self, frames: Sequence[Rgb]) -> Vectors:
+        """Return CLIP's image embeddings, as they are compared with text: float32 [N, D], rows of length 1.
+
+        Raises:
+            UserError: the weights cannot be had.
+        """
+        import torch
+        from PIL import Image
+
+        tower, prepare = self._model
+        embeddings = []
+        with torch.inference_mode():
+            for start in range(0, len(frames), FRAMES_PER_BATCH):
+                batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
+                embeddings.append(tower(torch.stack(batch).to(_device())).float().cpu())
+        return _unit(embeddings)
+
 
 class BertEncoder:
     """BERT's class token of the last layer; captions are cut at 512 tokens.

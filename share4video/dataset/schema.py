@@ -11,11 +11,45 @@ import pyarrow as pa
 SCHEMA_VERSION = "1"
 
 _text, _f64, _f32, _i32, _flag = pa.string(), pa.float64(), pa.float32(), pa.int32(), pa.bool_()
+_i64 = pa.int64()
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
+
+# A row per input row, or per scene of one that was split. Null is what is not known: all of a file that
+# cannot be read but its reason, the scores of one of which only the header was read.
+SCANS = pa.schema(
+    [
+        _required("row_id", _text),
+        _required("source_uri", _text),
+        pa.field("content_hash", _text),
+        pa.field("scene", _i32),  # its number; null where the row is a whole file
+        pa.field("start_s", _f64),
+        pa.field("end_s", _f64),
+        pa.field("duration_s", _f64),
+        pa.field("fps", _f64),
+        pa.field("width", _i32),
+        pa.field("height", _i32),
+        pa.field("codec", _text),
+        pa.field("container", _text),
+        pa.field("pixel_format", _text),
+        pa.field("file_bytes", _i64),
+        pa.field("origin_s", _f64),  # of the first frame, by the container's own clock
+        pa.field("has_audio", _flag),
+        pa.field("frames", _i32),
+        pa.field("black_share", _f64),
+        pa.field("single_colour_share", _f64),
+        pa.field("frozen_share", _f64),
+        pa.field("motion", _f64),
+        pa.field("aesthetic", _f64),
+        pa.field("reason", _text),  # why it cannot be read, as in rejects
+        pa.field("sentence", _text),
+        pa.field("measured", _f64),
+        pa.field("bound", _f64),
+    ]
+)
 
 CLIPS = pa.schema(
     [
@@ -144,6 +178,7 @@ SFT = pa.schema(
 )
 
 TABLES: dict[str, pa.Schema] = {
+    "scans": SCANS,
     "clips": CLIPS,
     "rejects": REJECTS,
     "brief_captions": BRIEF_CAPTIONS,

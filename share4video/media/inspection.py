@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -14,13 +16,14 @@ import numpy.typing as npt
 from share4video.media import frame_source
 from share4video.media.frame_source import Video, open_video
 from share4video.media.limits import Limits, MediaError
-from share4video.media.painter import Painter, Rgb
+from share4video.media.painter import Painter
+from share4video.media.scores import SIDE, Scores
 
-_BLACK_LUMA = 25.5  # a pixel is black below a tenth of full luma, a picture when 98 % of it is,
-_BLACK_AREA = 0.98  # as in FFmpeg's blackdetect
-_BLACK_SAMPLES = 8
-_ENOUGH_KEY_FRAMES = 5  # from here on, key frames (which cost one decode each) stand for the clip
-_BLACK_SIDE = 64
+_SAMPLES = 8  # of a span
+_ENOUGH_KEY_FRAMES = 5  # from here on, key frames (which cost one decode each) stand for the span
+_CLOSELY_S = 0.25  # how often a span is looked at that seems to be frozen
+_CLOSELY_SAMPLES = 512  # and how often at most
+_UNKNOWN = dict.fromkeys(Scores.NAMES)
 _DECLARE_DURATION = {
     "matroska,webm",
     "avi",
@@ -47,6 +50,15 @@ class Timeline:
         """Mean frame rate; 0 for a single frame."""
         span = int(self.shown[-1] - self.shown[0]) * self.time_base
         return (len(self.shown) - 1) / span if span else Fraction(0)
+
+    def divided(self, cuts: Sequence[int]) -> list[Timeline]:
+        """Return the part from each cut to the next; cuts are times of shown frames, in ticks, ascending."""
+        parts = []
+        for begin, end in pairwise([int(self.shown[0]), *cuts, self.end]):
+            inside = (self.shown >= begin) & (self.shown < end)
+            keys = (self.keys >= begin) & (self.keys < end)
+            parts.append(Timeline(self.shown[inside], self.keys[keys], end, self.time_base))
+        return parts
 
 
 def read_timeline(video: Video) -> Timeline:
@@ -103,12 +115,15 @@ def _refuse_missing_end(video: Video, packets: int, covered_s: float) -> None:
             )
 
 
-def inspect(path: str, limits: Limits, *, decode_up_to_s: float | None) -> dict[str, Any]:
-    """Return container facts, exact duration and rate, and the share of black pictures.
+def inspect(
+    path: str, limits: Limits, *, decode_up_to_s: float | None, cuts: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Return container facts, and for each span its exact times and rate and its scores.
 
-    The first and the last frame are decoded among the samples, so a file that breaks off is found out.
-    A video declared longer than ``decode_up_to_s`` seconds is described from its header alone, with
-    ``black_share`` None.
+    The video is one span, or as many as ``cuts`` divide it into: the times, in ticks, of the frames with
+    which the second and every later span begin. The first and the last frame are decoded among the samples,
+    so a file that breaks off is found out. A video declared longer than ``decode_up_to_s`` seconds is
+    described from its header alone, without scores.
 
     Raises:
         MediaError: the file is refused.
@@ -118,18 +133,13 @@ def inspect(path: str, limits: Limits, *, decode_up_to_s: float | None) -> dict[
         declared = facts.pop("declared_s")
         if decode_up_to_s is not None and declared is not None and declared > decode_up_to_s + 1:
             rate = float(video.stream.average_rate or 0)
-            return {**facts, "duration_s": declared, "fps": rate, "frames": None, "black_share": None}
+            span = {"start_s": 0.0, "end_s": declared, "duration_s": declared, "fps": rate, "frames": None}
+            return {**facts, "spans": [{**span, **_UNKNOWN}]}
         timeline = read_timeline(video)
-    samples = _sample_moments(timeline)
+    spans = timeline.divided(cuts)
+    samples = [_sample_moments(span) for span in spans]
     first, last = int(timeline.shown[0]), int(timeline.shown[-1])
-    moments = sorted({first, *samples, last})
-    painter = Painter(_BLACK_SIDE)
-    black, size, decoded = 0, (0, 0), first
-    walk = frame_source.frames_on_show(path, limits, ticks=moments)
-    for moment, shown in zip(moments, walk, strict=True):
-        picture = painter.paint(shown.frame)
-        decoded, size = frame_source.pts_of(shown.frame), painter.shown_size(shown.frame)
-        black += moment in samples and _is_black(picture)
+    scores, decoded, size = _look(path, limits, samples, frozenset({first, last}))
     missing_s = float((last - decoded) * timeline.time_base)
     if missing_s > max(_END_TOLERANCE_S, 3 / float(timeline.fps or 1)):
         end_s = float((last - first) * timeline.time_base)
@@ -139,14 +149,46 @@ def inspect(path: str, limits: Limits, *, decode_up_to_s: float | None) -> dict[
             measured=end_s - missing_s,
             bound=end_s,
         )
+    found = [{**_times(span, first), **score.facts()} for span, score in zip(spans, scores, strict=True)]
+    still = [number for number, score in enumerate(scores) if score.frozen_share == 1]
+    if still:  # or something came and went between two samples
+        closer, _, _ = _look(path, limits, [_close_moments(spans[number]) for number in still])
+        for number, score in zip(still, closer, strict=True):
+            found[number]["frozen_share"] = score.frozen_share
+    return {**facts, "width": size[0], "height": size[1], "spans": found}
+
+
+def _look(
+    path: str, limits: Limits, samples: Sequence[set[int]], also: frozenset[int] = frozenset()
+) -> tuple[list[Scores], int, tuple[int, int]]:
+    """Return each span's scores, and the time in ticks and the size of the last frame that was decoded.
+
+    Args:
+        samples: each span's moments, in ticks; a span's lie before those of the next.
+        also: moments that are decoded, too.
+    """
+    scores = [Scores() for _ in samples]
+    moments = sorted(also.union(*samples))
+    painter = Painter(SIDE)
+    decoded, size = moments[0], (0, 0)
+    walk = frame_source.frames_on_show(path, limits, ticks=moments)
+    for moment, shown in zip(moments, walk, strict=True):
+        picture = painter.paint(shown.frame)
+        decoded, size = frame_source.pts_of(shown.frame), painter.shown_size(shown.frame)
+        for sampled, score in zip(samples, scores, strict=True):
+            if moment in sampled:
+                score.add(picture)
+    return scores, decoded, size
+
+
+def _times(span: Timeline, origin: int) -> dict[str, Any]:
+    """Return a span's times in seconds after the tick ``origin``, its mean rate and its number of frames."""
     return {
-        **facts,
-        "width": size[0],
-        "height": size[1],
-        "duration_s": float(timeline.duration),
-        "fps": float(timeline.fps),
-        "frames": len(timeline.shown),
-        "black_share": black / len(samples),
+        "start_s": float(int(span.shown[0] - origin) * span.time_base),
+        "end_s": float((span.end - origin) * span.time_base),
+        "duration_s": float(span.duration),
+        "fps": float(span.fps),
+        "frames": len(span.shown),
     }
 
 
@@ -185,22 +227,24 @@ def _facts(video: Video) -> dict[str, Any]:
         "width": stream.codec_context.width,
         "height": stream.codec_context.height,
         "has_audio": bool(container.streams.audio),
-        "start_s": float((stream.start_time or 0) * video.time_base),
+        "origin_s": float((stream.start_time or 0) * video.time_base),
         "declared_s": declared,
     }
 
 
-def _sample_moments(timeline: Timeline) -> set[int]:
-    """Choose where to look for black: key frames spread over the clip, or even times where those are few."""
-    first, last = int(timeline.shown[0]), int(timeline.shown[-1])
-    even = [first + (last - first) * (2 * i + 1) // (2 * _BLACK_SAMPLES) for i in range(_BLACK_SAMPLES)]
-    if not len(timeline.keys):
+def _sample_moments(span: Timeline) -> set[int]:
+    """Choose where to look: key frames spread over the span, or even times where those are few."""
+    first, last = int(span.shown[0]), int(span.shown[-1])
+    even = [first + (last - first) * (2 * i + 1) // (2 * _SAMPLES) for i in range(_SAMPLES)]
+    if not len(span.keys):
         return set(even)
-    before = np.maximum(np.searchsorted(timeline.keys, even, "right") - 1, 0)
-    nearest = {int(pts) for pts in timeline.keys[before]}
+    before = np.maximum(np.searchsorted(span.keys, even, "right") - 1, 0)
+    nearest = {int(pts) for pts in span.keys[before]}
     return nearest if len(nearest) >= _ENOUGH_KEY_FRAMES else set(even)
 
 
-def _is_black(picture: Rgb) -> bool:
-    luma = picture @ np.array([0.299, 0.587, 0.114])
-    return bool(np.mean(luma < _BLACK_LUMA) >= _BLACK_AREA)
+def _close_moments(span: Timeline) -> set[int]:
+    """Look often: at even times, so that little can come and go unseen."""
+    first, last = int(span.shown[0]), int(span.shown[-1])
+    step = max(int(_CLOSELY_S / span.time_base), -(-(last - first) // _CLOSELY_SAMPLES), 1)
+    return {*range(first, last, step), last}

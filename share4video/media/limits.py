@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+# The reasons of files that could not be read or decoded; the others say what a file is.
+FAILURES = frozenset({"unreadable", "truncated", "decode_timeout", "decode_memory", "decode_crash"})
+
 
 class MediaError(Exception):
     """A media file that is refused; the worker that met it goes on.

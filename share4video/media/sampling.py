@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_ROUNDING_S = 1e-10  # the length of a span, from its end less its start, may be out by less
+
 
 def every(duration_s: float, interval_s: float) -> list[float]:
     """Return the times 0, ``interval_s``, 2 ``interval_s``, ... that lie before ``duration_s``, in seconds.
@@ -18,7 +20,7 @@ def every(duration_s: float, interval_s: float) -> list[float]:
     if not 0 < interval_s < float("inf"):
         raise ValueError(f"interval must be finite and positive, got {interval_s}")
     times = [0.0]
-    while (following := len(times) * interval_s) < duration_s:
+    while (following := len(times) * interval_s) < duration_s - _ROUNDING_S:
         times.append(following)
     return times
 

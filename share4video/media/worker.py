@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +62,8 @@ def main() -> None:
     for line in requests:
         request = json.loads(line)
         limits = Limits(**request.pop("limits"))
+        if request["operation"] == "scenes":  # needs OpenCV, whose size is not held against the file
+            import_module("share4video.media.scenes")
         try:
             if request.get("backend") == "decord":
                 decord_source.load()  # before the limits, which are on top of what an idle worker takes
@@ -104,7 +107,12 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[st
     """Do what is asked, sending frames as they come; return the facts found."""
     operation, path = request["operation"], request["path"]
     if operation == "inspect":
-        return inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
+        up_to_s, cuts = request["decode_up_to_s"], request["cuts"]
+        return inspection.inspect(path, limits, decode_up_to_s=up_to_s, cuts=cuts)
+    if operation == "scenes":
+        from share4video.media import scenes
+
+        return {"cuts": scenes.find_cuts(path, limits, request["threshold"], request["min_scene_s"])}
     span_s = request["start_s"], request["end_s"]
     if operation == "uniform":
         seen = inspection.span_moments(path, limits, *span_s)

@@ -161,7 +161,7 @@ def _card(
     flags += [f"{row['role']}: {check.replace('_', ' ')}" for row in whole for check in row["checks"]]
     return ClipCard(
         clip_id=clip["clip_id"],
-        source=shortened(clip["source_uri"], 200),
+        source=shortened(clip["source_uri"], 200) + (f", from {start_s:.2f} s" if start_s else ""),
         duration_s=span_s,
         size=f"{clip['width']}×{clip['height']}, {clip['fps']:.4g} fps",  # noqa: RUF001
         frames=tuple(shown[:MAX_FRAMES]),

@@ -143,7 +143,7 @@ def _tiles(tables: RunTables, stages: list[StageRow], tuned: Tuning | None) -> l
     by_name = {stage.name: stage for stage in stages}
     tiles = []
     if first := by_name.get("probe"):
-        tiles.append(Tile("files in", str(first.rows_in), f"{first.rows_in - first.rows_out} unfit"))
+        tiles.append(Tile(f"{first.unit} in", str(first.rows_in), f"{first.rows_in - first.rows_out} unfit"))
     clips = tables.clips()
     if clips.num_rows:
         minutes = sum(clips["duration_s"].to_pylist()) / 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from share4video.dataset.manifest import StageRef, load_manifest
@@ -83,13 +83,20 @@ def stage_rows(tables: RunTables) -> list[StageRow]:
             StageRow(
                 name=name,
                 ref=ref,
-                unit=_ROWS_ARE.get(ref.stage, "clip") + ("" if rows_in == 1 else "s"),
+                unit=_unit(ref.stage, counts) + ("" if rows_in == 1 else "s"),
                 rows_in=rows_in,
                 rows_out=int(counts.get("rows_out", 0)),
                 rejects=tuple(sorted(rejects.items(), key=lambda item: (-item[1], item[0]))),
             )
         )
     return found
+
+
+def _unit(stage: str, counts: Mapping[str, float]) -> str:
+    """Return what a row of the stage is; files that were split are probed scene by scene."""
+    if counts.get("metric:files", counts.get("rows_in")) != counts.get("rows_in"):
+        return "scene"
+    return _ROWS_ARE.get(stage, "clip")
 
 
 def reject_groups(tables: RunTables) -> list[RejectGroup]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from share4video.curation.filters import scene_words
 from share4video.media import decode
 from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
@@ -53,7 +54,9 @@ def reject_row(
     measured: float | None = None,
     bound: float | None = None,
 ) -> dict[str, Any]:
-    """Return the clip's row of table ``rejects``."""
+    """Return the clip's row of table ``rejects``; the sentence tells apart the clips of one source."""
+    if clip["start_s"] > 0:
+        sentence = f"{sentence}, {scene_words(clip['start_s'], clip['end_s'])}"
     return {
         "row_id": clip["row_id"],
         "source_uri": clip["source_uri"],

@@ -1,35 +1,36 @@
-"""Probe: find, check and hash the files of a source; each becomes a clip or a reject that says why."""
+"""Probe: find, check and hash the files of a source; each becomes a clip or a reject that says why.
+
+What a file is was measured by the scan (``scan.py``); here the rules are applied to it. Where the scan split
+a file into scenes, each scene is a row of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from share4video.config import ProbeConfig
-from share4video.curation.filters import Rejection, exact_duplicate, judge
-from share4video.dataset.shards import ShardSet, canonical_json, read_table, table_from_rows
+from share4video.curation.filters import Rejection, exact_duplicate, in_scene, judge
+from share4video.dataset.shards import Manifest, ShardSet, canonical_json, read_table, table_from_rows
 from share4video.errors import UserError
-from share4video.media.limits import Limits, MediaError
-from share4video.media.probe import ClipInfo, content_hash, file_size, probe
-from share4video.media.sources import SourceFile, list_sources
+from share4video.media.probe import ClipInfo
+from share4video.stages import scan
 from share4video.stages.contract import StageResult
+from share4video.stages.outcome import commonest_reject, refuse_failures
+from share4video.stages.scan import ScanShard
+from share4video.stages.scan_rows import finding
 from share4video.store import Store
 
 STAGE = "probe"
-VERSION = "1"
+VERSION = "2"
 ROWS_PER_SHARD = 256
-_PROBES_AT_ONCE = 2  # each decodes in a child process of its own
 _ID_LENGTH = 32
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,10 @@ class ProbeInputs:
     source: str
 
 
-@dataclass(frozen=True)
-class _Input:
-    """An input row: a file, and its content hash or why it has none."""
-
-    file: SourceFile
-    content: str | Rejection
-
-    @property
-    def identity(self) -> list[str]:
-        return [self.file.uri, self.content if isinstance(self.content, str) else self.content.sentence]
-
-
 def run_stage(
     inputs: ProbeInputs, config: ProbeConfig, store: Store, progress: Progress | None = None
 ) -> StageResult:
-    """Publish ``clips`` and ``rejects`` of a source, one row of either for each of its files.
+    """Publish ``clips`` and ``rejects`` of a source, a row of either for each of its files, or scenes of one.
 
     Ids and order depend on names below the source and on content, not on where the source is. Of files with
     equal bytes the first by name is kept.
@@ -63,109 +52,115 @@ def run_stage(
         progress: called with a label, how many files are done, and how many there are.
 
     Raises:
-        UserError: the source is missing, holds no file, or none of its files became a clip; in the last case
-            the rejects are published.
+        UserError: the source is missing, holds no file, none of its files became a clip, or too many cannot
+            be read; in the last two cases the rejects are published.
     """
-    rows = _read_rows(inputs.source, config, progress)
-    recipe = hashlib.sha256(canonical_json([row.identity for row in rows])).hexdigest()
-    output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=config)
-    shards = -(-len(rows) // ROWS_PER_SHARD)
-    manifest, computed = output.published(), 0
-    if manifest is None:
+    scanned, computed = scan.scan_all(inputs.source, config, store, progress)
+    return _decide(inputs, config, store, scanned, computed)
+
+
+def plan(inputs: ProbeInputs, config: ProbeConfig, progress: Progress | None = None) -> list[ScanShard]:
+    """Divide the work; see `scan.plan`."""
+    return scan.plan(inputs.source, config, progress)
+
+
+def run_shard(
+    inputs: ProbeInputs, config: ProbeConfig, store: Store, shard: ScanShard, progress: Progress | None = None
+) -> int:
+    """Work out one part; see `scan.run_shard`."""
+    return scan.run_shard(inputs.source, config, store, shard, progress)
+
+
+def finish(
+    inputs: ProbeInputs, config: ProbeConfig, store: Store, shards: Sequence[ScanShard]
+) -> StageResult:
+    """Publish what the parts of a plan found, as `run_stage` does.
+
+    Raises:
+        RuntimeError: a part was not worked out.
+        UserError: as `run_stage`.
+    """
+    return _decide(inputs, config, store, scan.finish(config, store, shards), None)
+
+
+def _decide(
+    inputs: ProbeInputs, config: ProbeConfig, store: Store, scanned: Manifest, computed: int | None
+) -> StageResult:
+    """Apply the rules to what was scanned. ``computed``: chunks this run scanned, None where others did."""
+    rows = read_table(store, scanned.ref, "scans").to_pylist()
+    rows.sort(key=lambda row: (row["source_uri"], row["start_s"] or 0.0))
+    recipe = hashlib.sha256(canonical_json(rows)).hexdigest()
+    output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=scan.without_places(config))
+    starts = range(0, len(rows), ROWS_PER_SHARD)
+    chunks = len({part.shard for part in scanned.parts})
+    if (manifest := output.published()) is None:
         firsts: dict[str, str] = {}
         for row in rows:
-            if isinstance(row.content, str):
-                firsts.setdefault(row.content, row.file.uri)
-        for shard in range(shards):
-            start = shard * ROWS_PER_SHARD
-            part = rows[start : start + ROWS_PER_SHARD]
+            if row["content_hash"] is not None:
+                firsts.setdefault(row["content_hash"], row["source_uri"])
+        for shard, start in enumerate(starts):
             with output.writing(shard) as done:
                 if done is None:
-                    _write_shard(output, shard, part, firsts, config, _shifted(progress, start, len(rows)))
-                    computed += 1
-        manifest = output.publish(shards)
-    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
+                    output.commit(shard, *_decided(rows[start : start + ROWS_PER_SHARD], firsts, config))
+                    computed = None if computed is None else computed + 1
+        manifest = output.publish(len(starts))
+    elif computed is None:
+        computed = 0
+    total = chunks + len(starts)
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=total)
     if result.rows_out == 0:
         raise _nothing_kept(inputs.source, result, store)
+    bound = config.max_failed_share
+    refuse_failures(result, store, max_share=bound, setting="probe.max_failed_share", where=inputs.source)
     return result
 
 
-def _read_rows(source: str, config: ProbeConfig, progress: Progress | None) -> list[_Input]:
-    def read(file: SourceFile) -> _Input:
-        if not file.named_in_utf8:
-            return _Input(file, Rejection("unreadable", "the file's name is not UTF-8"))
-        try:
-            size = file_size(file.path, max_bytes=config.max_file_bytes)
-            if size == 0:
-                return _Input(file, Rejection("not_video", "the file is empty"))
-            return _Input(file, content_hash(file.path))
-        except MediaError as error:
-            return _Input(file, Rejection.of(error))
+def _decided(
+    rows: Sequence[Row], firsts: Mapping[str, str], config: ProbeConfig
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the tables and counts of some rows of ``scans``.
 
-    files = list_sources(source)
-    count = _shifted(progress, 0, len(files), "files read")
-    return list(_counted(_in_parallel(read, files), count))
-
-
-def _write_shard(
-    output: ShardSet,
-    shard: int,
-    rows: Sequence[_Input],
-    firsts: Mapping[str, str],
-    config: ProbeConfig,
-    count: Callable[[int], None],
-) -> None:
-    limits = Limits(wall_s=config.decode_timeout_s, max_pixels=config.max_pixels)
-    one_of_each = {row.content: row for row in rows if isinstance(row.content, str)}
-
-    def verdict(row: _Input) -> ClipInfo | Rejection:
-        assert isinstance(row.content, str)
-        try:
-            clip = probe(
-                row.file.path,
-                limits=limits,
-                max_file_bytes=config.max_file_bytes,
-                decode_up_to_s=config.max_duration_s,
-                known_hash=row.content,
-            )
-        except MediaError as error:
-            return Rejection.of(error)
-        return judge(clip, config) or clip
-
-    found = _counted(_in_parallel(verdict, list(one_of_each.values())), count)
-    verdicts = dict(zip(one_of_each, found, strict=True))
+    Args:
+        firsts: by content, the first file that holds it.
+    """
     clips: list[Row] = []
     rejects: list[Row] = []
     for row in rows:
-        outcome = row.content if isinstance(row.content, Rejection) else verdicts[row.content]
-        if isinstance(outcome, ClipInfo) and firsts[outcome.content_hash] != row.file.uri:
-            outcome = exact_duplicate(firsts[outcome.content_hash])
-        if isinstance(outcome, ClipInfo):
-            clips.append(_clip_row(row.file, outcome, config.licence))
-        else:
-            rejects.append(_reject_row(row.file, outcome))
+        found = finding(row)
+        rejection = found if isinstance(found, Rejection) else _rejection(row, found, firsts, config)
+        if rejection is not None:
+            rejects.append(_reject_row(row, rejection))
+        elif isinstance(found, ClipInfo):
+            clips.append(_clip_row(row, found, config.licence))
     assert len(rows) == len(clips) + len(rejects)
     reasons = Counter(str(reject["reason"]) for reject in rejects)
     counts = {
         "rows_in": len(rows),
         "rows_out": len(clips),
+        "metric:files": sum(not row["scene"] for row in rows),
         "metric:kept_s": sum(float(clip["duration_s"]) for clip in clips),
         **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
     }
     tables = {"clips": table_from_rows("clips", clips), "rejects": table_from_rows("rejects", rejects)}
-    output.commit(shard, tables, counts)
-    count(len(rows))
+    return tables, counts
 
 
-def _clip_row(file: SourceFile, clip: ClipInfo, licence: str) -> Row:
-    span = f"{clip.content_hash}:{0.0:.6f}:{clip.duration_s:.6f}"
+def _rejection(row: Row, clip: ClipInfo, firsts: Mapping[str, str], config: ProbeConfig) -> Rejection | None:
+    broken = judge(clip, config)
+    if broken is None and firsts[clip.content_hash] != row["source_uri"]:
+        return in_scene(exact_duplicate(firsts[clip.content_hash]), clip)
+    return broken
+
+
+def _clip_row(row: Row, clip: ClipInfo, licence: str) -> Row:
+    span = f"{clip.content_hash}:{clip.start_s:.6f}:{clip.end_s:.6f}"
     return {
         "clip_id": hashlib.sha256(span.encode()).hexdigest()[:_ID_LENGTH],
-        "row_id": _row_id(file),
-        "source_uri": file.uri,
+        "row_id": row["row_id"],
+        "source_uri": row["source_uri"],
         "content_hash": clip.content_hash,
-        "start_s": 0.0,
-        "end_s": clip.duration_s,
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
         "licence": licence,
         "duration_s": clip.duration_s,
         "fps": clip.fps,
@@ -175,10 +170,10 @@ def _clip_row(file: SourceFile, clip: ClipInfo, licence: str) -> Row:
     }
 
 
-def _reject_row(file: SourceFile, rejection: Rejection) -> Row:
+def _reject_row(row: Row, rejection: Rejection) -> Row:
     return {
-        "row_id": _row_id(file),
-        "source_uri": file.uri,
+        "row_id": row["row_id"],
+        "source_uri": row["source_uri"],
         "stage": STAGE,
         "reason": rejection.reason,
         "sentence": rejection.sentence,
@@ -187,44 +182,15 @@ def _reject_row(file: SourceFile, rejection: Rejection) -> Row:
     }
 
 
-def _row_id(file: SourceFile) -> str:
-    return hashlib.sha256(file.uri.encode()).hexdigest()[:_ID_LENGTH]
-
-
 def _nothing_kept(source: str, result: StageResult, store: Store) -> UserError:
     """Return the error of a source without a single clip, with the commonest reason and an example."""
-    reason, number = max(result.rejects.items(), key=lambda item: (item[1], item[0]))
     if result.rejects.keys() == {"not_video"}:
         return UserError("there is no video in the folder", where=source, fix="give a folder of videos")
-    rejects = read_table(store, result.ref, "rejects").to_pylist()
-    example = next(row for row in rejects if row["reason"] == reason)
+    reason, number, example = commonest_reject(result, store)
     remedy = "give other clips or change the bounds under probe"
+    rows = "files" if result.rows_in == result.metrics["files"] else "scenes"
     return UserError(
-        f"none of {result.rows_in} files became a clip, {number} of them rejected as {reason}",
+        f"none of {result.rows_in} {rows} became a clip, {number} of them rejected as {reason}",
         where=source,
         fix=f"{remedy}; for one, {example['source_uri']}: {example['sentence']}",
     )
-
-
-def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``work`` of each item, in their order."""
-    with ThreadPoolExecutor(min(_PROBES_AT_ONCE, os.cpu_count() or 1), "probe") as threads:
-        yield from threads.map(work, items)
-
-
-def _counted(items: Iterable[Item], count: Callable[[int], None]) -> Iterator[Item]:
-    for done, item in enumerate(items, start=1):
-        yield item
-        count(done)
-
-
-def _shifted(
-    progress: Progress | None, before: int, total: int, label: str = "files probed"
-) -> Callable[[int], None]:
-    """Return a counter of a part of the files that reports on all of them."""
-
-    def count(done: int) -> None:
-        if progress is not None:
-            progress(label, before + done, total)
-
-    return count

@@ -69,11 +69,11 @@ class StageTask:
         self._emit(StageEvent(stage=self.stage, kind="finished", label=remark))
 
     @staticmethod
-    def planned(shards: Sequence[int]) -> list[str]:
-        """Return a plan's shard indices as ParallelFor takes them: strings, because KFP's numbers are floats,
-        and at least one, because KFP cannot collect from an empty loop."""
+    def planned(shards: Sequence[object]) -> list[str]:
+        """Return a plan's shards as ParallelFor takes them: strings, because KFP's numbers are floats, and at
+        least one, because KFP cannot collect from an empty loop."""
         assert shards, "a plan has at least one shard"
-        return [str(index) for index in shards]
+        return [str(shard) for shard in shards]
 
     def finish(
         self,

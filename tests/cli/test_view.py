@@ -43,6 +43,7 @@ def test_on_a_terminal_all_stages_are_drawn_with_the_budget() -> None:
     with view:
         view.handle(StageEvent(stage="probe", kind="finished", ref="r", rows_in=3, rows_out=3, reused=True))
         view.handle(StageEvent(stage="caption", kind="started"))
+        view.handle(StageEvent(stage="caption", kind="progress", label="files read", done=10, total=10))
         for shard in (0, 1):
             view.handle(
                 StageEvent(stage="caption", kind="progress", shard=shard, label="clips", done=2, total=5)
@@ -53,7 +54,7 @@ def test_on_a_terminal_all_stages_are_drawn_with_the_budget() -> None:
     assert lines[0].startswith("demo  0:0")
     assert "of 6:00" in lines[0]
     assert "3 in, 3 out, unchanged" in lines[1]
-    assert "clips 4 of 10" in lines[2]  # both shards together
+    assert "clips 4 of 10" in lines[2]  # both shards together, and not what was counted before them
     assert "train" in lines[3]
     assert sink.getvalue()
 

@@ -13,7 +13,7 @@ import pytest
 
 from components.evaluate.component import evaluate_champion
 from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
-from components.probe.component import probe
+from components.probe.component import probe_finish, probe_plan, probe_shard
 from components.release.component import release
 from share4video.dataset.manifest import StageRef
 from share4video.errors import ERROR_FILE_VARIABLE, UserError
@@ -59,8 +59,11 @@ def outputs(folder: Path, *names: str) -> dict[str, Artifact]:
 
 def test_stages_run_as_tasks(tmp_path: Path, events: EventReader) -> None:
     source, store = str(write_source(tmp_path / "source")), str(tmp_path / "store")
+    probing = {"source": source, "config": json.dumps({"shards": 2}), "store": store}
+    shards = probe_plan.python_func(**probing)
+    assert [probe_shard.python_func(shard=shard, **probing) for shard in shards] == shards
     made = outputs(tmp_path, "clips", "metrics", "summary")
-    ref = probe.python_func(source=source, config="{}", store=store, **made)
+    ref = probe_finish.python_func(shards=shards, **probing, **made)
     assert made["clips"].uri == str(tmp_path / "store" / StageRef.parse(ref).prefix)
     assert made["clips"].metadata == {"ref": ref}
     assert made["metrics"].metadata["rows_in"] == 4
@@ -84,9 +87,8 @@ def test_stages_run_as_tasks(tmp_path: Path, events: EventReader) -> None:
 
 
 def test_a_mistake_is_left_for_who_started_the_task(tmp_path: Path, events: EventReader) -> None:
-    made = outputs(tmp_path, "clips", "metrics", "summary")
     with pytest.raises(UserError):
-        probe.python_func(source=str(tmp_path), config='{"min_fps": -1}', store=str(tmp_path / "s"), **made)
+        probe_plan.python_func(source=str(tmp_path), config='{"min_fps": -1}', store=str(tmp_path / "s"))
     left = json.loads((tmp_path / "error.json").read_text())
     assert left["where"] == "ProbeConfig, min_fps"
     assert [event.kind for event in events.read()] == ["started", "failed"]

@@ -16,6 +16,8 @@ from share4video.media.probe import ClipInfo
 
 CONFIG = ProbeConfig()
 GOOD = ClipInfo(
+    start_s=0.0,
+    end_s=30.0,
     duration_s=30.0,
     fps=25.0,
     width=640,
@@ -25,10 +27,13 @@ GOOD = ClipInfo(
     file_bytes=1_000_000,
     container="mov",
     pixel_format="yuv420p",
-    start_s=0.0,
+    origin_s=0.0,
     has_audio=False,
     frames=750,
     black_share=0.0,
+    single_colour_share=0.0,
+    frozen_share=0.0,
+    motion=0.05,
 )
 
 
@@ -65,6 +70,18 @@ def test_an_ordinary_clip_is_kept() -> None:
             "88% of the pictures looked at are black, over the 80% allowed",
         ),
         (
+            {"single_colour_share": 0.8},
+            {"single_colour_share": 1.0},
+            "single_colour",
+            "100% of the pictures looked at are of one colour, over the 80% allowed",
+        ),
+        (
+            {"frozen_share": 0.99},
+            {"frozen_share": 0.995},
+            "frozen",
+            "99.5% of the pictures looked at do not differ from the one before, over the 99.0% allowed",
+        ),
+        (
             {"width": 4096, "height": 2304},
             {"width": 4096, "height": 2305},
             "too_large",
@@ -94,8 +111,65 @@ def test_portrait_counts_as_wide_as_landscape() -> None:
     assert rejection.measured == pytest.approx(3.333, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("bound", "at_the_bound", "beyond", "reason", "sentence"),
+    [
+        (
+            {"min_motion": 0.01},
+            {"motion": 0.01},
+            {"motion": 0.005},
+            "little_motion",
+            "pictures differ by 0.0050 of full brightness, less than the 0.01 required",
+        ),
+        (
+            {"max_motion": 0.3},
+            {"motion": 0.3},
+            {"motion": 0.4},
+            "much_motion",
+            "pictures differ by 0.4000 of full brightness, over the 0.3 allowed",
+        ),
+        (
+            {"min_aesthetic": 4.5, "aesthetic": {"head": "head.safetensors"}},
+            {"aesthetic": 4.5},
+            {"aesthetic": 4.25},
+            "low_aesthetic",
+            "an aesthetic score of 4.25 is under the 4.5 required",
+        ),
+    ],
+)
+def test_rules_that_are_off_by_default(
+    bound: dict[str, Any],
+    at_the_bound: dict[str, Any],
+    beyond: dict[str, Any],
+    reason: str,
+    sentence: str,
+) -> None:
+    config = ProbeConfig.model_validate(bound)
+    assert judge(clip(**at_the_bound), config) is None
+    rejection = judge(clip(**beyond), config)
+    assert rejection is not None
+    assert (rejection.reason, rejection.sentence) == (reason, sentence)
+    assert judge(clip(**beyond), CONFIG) is None
+
+
+def test_a_rule_can_be_switched_off() -> None:
+    still = clip(black_share=1.0, single_colour_share=1.0, frozen_share=1.0)
+    off = {"max_black_share": None, "max_single_colour_share": None, "max_frozen_share": None}
+    assert judge(still, ProbeConfig.model_validate(off)) is None
+
+
+def test_a_scene_is_named_by_its_span() -> None:
+    rejection = judge(clip(start_s=12.0, end_s=15.2, duration_s=3.2, scene=1), CONFIG)
+    assert rejection is not None
+    assert (
+        rejection.sentence == "3.20 s is shorter than the 10 s required, in the scene from 12.00 to 15.20 s"
+    )
+    assert judge(clip(scene=0), CONFIG) is None
+
+
 def test_what_is_not_known_is_not_held_against_a_clip() -> None:
-    assert judge(clip(black_share=None, frames=None), CONFIG) is None
+    unknown = dict.fromkeys(("black_share", "single_colour_share", "frozen_share", "motion"))
+    assert judge(clip(**unknown, frames=None), ProbeConfig(min_motion=0.1)) is None
 
 
 def test_the_first_rule_speaks() -> None:

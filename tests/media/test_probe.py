@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from share4video.media.decode import frames_at
 from share4video.media.limits import Limits, MediaError
 from share4video.media.probe import ClipInfo, content_hash, probe
 from tests.media.clips import FPS, FRAMES, HEIGHT, KINDS, WIDTH, write_clip
@@ -103,10 +104,72 @@ def test_a_clip_that_fades_in_is_not_black(tmp_path: Path) -> None:
     assert share is not None and share < 0.2
 
 
+def test_frozen_share(tmp_path: Path) -> None:
+    lit = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    lit[10:30, 10:30] = (250, 120, 30)
+    still = probe(write_clip(tmp_path / "still.mp4", still=lit))
+    assert (still.frozen_share, still.single_colour_share) == (1, 0)
+    assert still.motion is not None and still.motion < 0.01
+    moving = probe(write_clip(tmp_path / "moving.mp4"))
+    assert moving.frozen_share == 0
+    assert moving.motion is not None and moving.motion > 0.05
+
+
+@pytest.mark.parametrize(("crf", "grain"), [("23", 0), ("35", 0), ("28", 4)])
+def test_an_encoded_still_is_frozen(data_root: Path, tmp_path: Path, crf: str, grain: int) -> None:
+    """A frame of a real clip, shown for ten seconds."""
+    import av
+
+    film = data_root / "videos" / "making_cake.mp4"
+    assert probe(film).frozen_share == 0
+    rgb = frames_at(film, [2.0])[0].rgb
+    rng = np.random.default_rng(0)
+    path = tmp_path / "still.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=5, options={"crf": crf, "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *rgb.shape[:2], "yuv420p", 20
+        for _ in range(50):
+            shown = np.clip(rgb + rng.normal(0, grain, rgb.shape), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    assert probe(path).frozen_share == 1
+
+
+def test_what_comes_and_goes_between_two_samples_is_seen(tmp_path: Path) -> None:
+    """Eight samples of 24 s lie 3 s apart; a lamp that is lit for 1 s is between two of them."""
+    import av
+
+    path = tmp_path / "lamp.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(240):
+            rgb = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+            if 110 <= index < 120:
+                rgb[10:20, 10:20] = 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        container.mux(stream.encode())
+    share = probe(path).frozen_share
+    assert share is not None and 0.97 < share < 0.985  # it goes on and off: 2 of 96 quarter seconds
+
+
+def test_single_colour_share(tmp_path: Path) -> None:
+    blue = np.full((HEIGHT, WIDTH, 3), (30, 60, 190), np.uint8)
+    found = probe(write_clip(tmp_path / "blue.mp4", still=blue))
+    assert (found.single_colour_share, found.black_share) == (1, 0)
+    assert probe(write_clip(tmp_path / "bars.mp4")).single_colour_share == 0
+
+
+def test_a_whole_video_is_one_span(clips: dict[str, Path]) -> None:
+    info = probe(clips["late_start.mp4"])
+    assert (info.start_s, info.end_s, info.scene) == (0, info.duration_s, None)
+    assert info.origin_s == pytest.approx(7.3, abs=0.11)
+
+
 def test_a_long_video_is_described_by_its_header(clips: dict[str, Path]) -> None:
     info = probe(clips["plain.mp4"], decode_up_to_s=2)
-    assert (info.frames, info.black_share) == (None, None)
-    assert info.duration_s == 4
+    assert (info.frames, info.black_share, info.frozen_share, info.motion) == (None,) * 4
+    assert (info.start_s, info.end_s, info.duration_s) == (0, 4, 4)
     assert probe(clips["plain.mp4"], decode_up_to_s=4).frames == FRAMES
 
 

@@ -33,6 +33,7 @@ def test_uniform_indices_are_in_order_and_in_range(n_frames: int, n: int) -> Non
         (1.5, 2.0, [0]),
         (0.0, 2.0, [0]),
         (1.0, 0.25, [0, 0.25, 0.5, 0.75]),
+        (7.1 + 10 - 7.1, 2.0, [0, 2, 4, 6, 8]),  # 10.000000000000002: the end of a span less its start
     ],
 )
 def test_every_stops_before_the_end(duration_s: float, interval_s: float, times: list[float]) -> None:
