@@ -48,7 +48,11 @@ class EngineSpec(Config):
 
 
 class ProbeConfig(Config):
-    """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s)."""
+    """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s).
+
+    ``licence`` is that of rows whose list names none. ``allow`` are prefixes that lists may name beside what
+    lies below them. ``limit`` takes the first rows by uri; of those ``shard``, i/n, takes one of n parts.
+    """
 
     min_duration_s: float = Field(10.0, ge=0)
     max_duration_s: float = Field(120.0, gt=0)
@@ -60,6 +64,23 @@ class ProbeConfig(Config):
     max_file_bytes: int = Field(4 << 30, ge=1)
     decode_timeout_s: float = Field(60.0, gt=0)
     licence: str = "unknown"
+    allow: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+    shard: str | None = Field(None, pattern=r"^\d{1,6}/\d{1,6}$")
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """``shard`` as numbers: which part, from 1, of how many."""
+        if self.shard is None:
+            return None
+        part, _, parts = self.shard.partition("/")
+        return int(part), int(parts)
+
+    @model_validator(mode="after")
+    def _a_part_there_is(self) -> ProbeConfig:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"shard {self.shard} is none: give 1/4 to 4/4 for four shards")
+        return self
 
 
 class BriefConfig(Config):

@@ -192,7 +192,7 @@ def said_plainly(bucket: str, where: str, key: str = "") -> Iterator[None]:
         raise UserError(
             "cannot reach the S3 server", where=where, fix="check AWS_ENDPOINT_URL and the network"
         ) from error
-    except RetriesExceededError as error:
+    except (RetriesExceededError, boto.IncompleteReadError) as error:
         raise UserError(
             "the S3 server breaks off", where=where, fix="check the network, and run this again"
         ) from error

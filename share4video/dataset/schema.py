@@ -1,14 +1,14 @@
 """The tables every stage reads and writes; the only place that names a column.
 
 Times are seconds of presentation time in the source; ids are lower-case hex. ``source_uri`` is relative
-to the source root given to the run, so that a table holds no path of the machine that made it.
+to the sources given to the run, or as a list names it: no path of the machine that made a table.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 _text, _f64, _f32, _i32, _flag = pa.string(), pa.float64(), pa.float32(), pa.int32(), pa.bool_()
 
@@ -22,6 +22,7 @@ CLIPS = pa.schema(
         _required("clip_id", _text),  # hash of content and span
         _required("row_id", _text),  # the input row it answers for
         _required("source_uri", _text),
+        pa.field("source_id", _text),  # what a list calls the row
         _required("content_hash", _text),
         _required("start_s", _f64),
         _required("end_s", _f64),
@@ -31,6 +32,7 @@ CLIPS = pa.schema(
         _required("width", _i32),
         _required("height", _i32),
         _required("codec", _text),
+        pa.field("metadata", _text),  # JSON object of a list's other columns
     ]
 )
 
@@ -38,6 +40,7 @@ REJECTS = pa.schema(
     [
         _required("row_id", _text),
         _required("source_uri", _text),
+        pa.field("source_id", _text),  # what a list calls the row
         _required("stage", _text),
         _required("reason", _text),  # reason code, snake_case
         _required("sentence", _text),

@@ -20,9 +20,8 @@ from PIL import Image
 
 from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
-from share4video.media.sources import source_path
 
-__all__ = ["Frame", "Limits", "MediaError", "frames_at", "source_path", "uniform_frames"]
+__all__ = ["Frame", "Limits", "MediaError", "frames_at", "uniform_frames"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import decode
 from share4video.media.limits import MediaError
-from share4video.media.sources import clip_path
+from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject
 from share4video.stages.contract import StageResult
 from share4video.store import Store
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BriefInputs:
-    """The clips, the folder (or s3:// prefix) their ``source_uri`` are relative to, and who captions them."""
+    """The clips, the sources they were found in, and who captions them."""
 
     clips: StageRef
     source: str
@@ -135,8 +135,8 @@ def _frames(clip: Row, source: str, count: int, domain: Domain, model: str) -> l
         MediaError: they cannot be decoded, or are not for this model.
         UserError: the source does not hold the clip as it was probed.
     """
-    path = clip_path(source, clip)
-    frames = decode.uniform_frames(path, count, clip["start_s"], clip["end_s"], max_side=MAX_SIDE)
+    with clip_file(source, clip) as path:
+        frames = decode.uniform_frames(path, count, clip["start_s"], clip["end_s"], max_side=MAX_SIDE)
     try:
         refuse_foreign_clip(domain, [frame.rgb for frame in frames], model=model)
     except UserError as error:

@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class DedupInputs:
-    """Clips, their brief captions, and the folder the clips' ``source_uri`` are relative to.
+    """Clips, their brief captions, and the sources the clips were found in.
 
     ``published`` is an earlier output of this stage that the clips are added to: what it kept stays.
     """

@@ -48,7 +48,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class NeighboursInputs:
-    """Clips, their brief captions, and the folder the clips' ``source_uri`` are relative to.
+    """Clips, their brief captions, and the sources the clips were found in.
 
     ``published`` is an earlier output of the dedup stage: what it and those before it kept is compared with.
     """

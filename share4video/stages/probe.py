@@ -15,9 +15,10 @@ from share4video.curation.filters import Rejection, exact_duplicate, judge
 from share4video.dataset.shards import ShardSet, canonical_json, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media.limits import Limits, MediaError
-from share4video.media.probe import ClipInfo, content_hash, file_size, probe
+from share4video.media.probe import ClipInfo, probe
 from share4video.media.sources import SourceFile, list_sources
 from share4video.stages.contract import StageResult
+from share4video.stages.throughput import Rate
 from share4video.store import Store
 
 STAGE = "probe"
@@ -34,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """``source``: a folder of videos (``media/sources.py`` says what counts), or one file."""
+    """``source``: one source or several, as `share4video.media.sources.join_sources` writes them."""
 
     source: str
 
@@ -47,8 +48,10 @@ class _Input:
     content: str | Rejection
 
     @property
-    def identity(self) -> list[str]:
-        return [self.file.uri, self.content if isinstance(self.content, str) else self.content.sentence]
+    def identity(self) -> list[str | None]:
+        found = self.content if isinstance(self.content, str) else self.content.sentence
+        listed = [self.file.source_id, self.file.licence, self.file.metadata]
+        return [self.file.uri, found, *(listed if any(listed) else ())]
 
 
 def run_stage(
@@ -56,7 +59,7 @@ def run_stage(
 ) -> StageResult:
     """Publish ``clips`` and ``rejects`` of a source, one row of either for each of its files.
 
-    Ids and order depend on names below the source and on content, not on where the source is. Of files with
+    Ids and order depend on names below the sources and on content, not on where a source is. Of files with
     equal bytes the first by name is kept.
 
     Args:
@@ -72,10 +75,10 @@ def run_stage(
     shards = -(-len(rows) // ROWS_PER_SHARD)
     manifest, computed = output.published(), 0
     if manifest is None:
-        firsts: dict[str, str] = {}
+        firsts: dict[str, SourceFile] = {}
         for row in rows:
             if isinstance(row.content, str):
-                firsts.setdefault(row.content, row.file.uri)
+                firsts.setdefault(row.content, row.file)
         for shard in range(shards):
             start = shard * ROWS_PER_SHARD
             part = rows[start : start + ROWS_PER_SHARD]
@@ -92,26 +95,26 @@ def run_stage(
 
 def _read_rows(source: str, config: ProbeConfig, progress: Progress | None) -> list[_Input]:
     def read(file: SourceFile) -> _Input:
-        if not file.named_in_utf8:
-            return _Input(file, Rejection("unreadable", "the file's name is not UTF-8"))
         try:
-            size = file_size(file.path, max_bytes=config.max_file_bytes)
-            if size == 0:
-                return _Input(file, Rejection("not_video", "the file is empty"))
-            return _Input(file, content_hash(file.path))
+            return _Input(file, file.content_hash(max_bytes=config.max_file_bytes))
         except MediaError as error:
             return _Input(file, Rejection.of(error))
 
-    files = list_sources(source)
-    count = _shifted(progress, 0, len(files), "files read")
-    return list(_counted(_in_parallel(read, files), count))
+    files = list_sources(source, allow=config.allow, limit=config.limit, shard=config.part)
+    rows, rate = [], Rate("files read")
+    for row in _in_parallel(read, files):
+        rows.append(row)
+        rate.add(row.file.size())
+        if progress is not None:
+            progress(rate.label(), len(rows), len(files))
+    return rows
 
 
 def _write_shard(
     output: ShardSet,
     shard: int,
     rows: Sequence[_Input],
-    firsts: Mapping[str, str],
+    firsts: Mapping[str, SourceFile],
     config: ProbeConfig,
     count: Callable[[int], None],
 ) -> None:
@@ -121,13 +124,14 @@ def _write_shard(
     def verdict(row: _Input) -> ClipInfo | Rejection:
         assert isinstance(row.content, str)
         try:
-            clip = probe(
-                row.file.path,
-                limits=limits,
-                max_file_bytes=config.max_file_bytes,
-                decode_up_to_s=config.max_duration_s,
-                known_hash=row.content,
-            )
+            with row.file.opened(row.content) as path:
+                clip = probe(
+                    path,
+                    limits=limits,
+                    max_file_bytes=config.max_file_bytes,
+                    decode_up_to_s=config.max_duration_s,
+                    known_hash=row.content,
+                )
         except MediaError as error:
             return Rejection.of(error)
         return judge(clip, config) or clip
@@ -138,8 +142,8 @@ def _write_shard(
     rejects: list[Row] = []
     for row in rows:
         outcome = row.content if isinstance(row.content, Rejection) else verdicts[row.content]
-        if isinstance(outcome, ClipInfo) and firsts[outcome.content_hash] != row.file.uri:
-            outcome = exact_duplicate(firsts[outcome.content_hash])
+        if isinstance(outcome, ClipInfo) and (first := firsts[outcome.content_hash]) is not row.file:
+            outcome = exact_duplicate(first.uri)
         if isinstance(outcome, ClipInfo):
             clips.append(_clip_row(row.file, outcome, config.licence))
         else:
@@ -161,34 +165,33 @@ def _clip_row(file: SourceFile, clip: ClipInfo, licence: str) -> Row:
     span = f"{clip.content_hash}:{0.0:.6f}:{clip.duration_s:.6f}"
     return {
         "clip_id": hashlib.sha256(span.encode()).hexdigest()[:_ID_LENGTH],
-        "row_id": _row_id(file),
+        "row_id": file.row_id,
         "source_uri": file.uri,
+        "source_id": file.source_id,
         "content_hash": clip.content_hash,
         "start_s": 0.0,
         "end_s": clip.duration_s,
-        "licence": licence,
+        "licence": file.licence or licence,
         "duration_s": clip.duration_s,
         "fps": clip.fps,
         "width": clip.width,
         "height": clip.height,
         "codec": clip.codec,
+        "metadata": file.metadata,
     }
 
 
 def _reject_row(file: SourceFile, rejection: Rejection) -> Row:
     return {
-        "row_id": _row_id(file),
+        "row_id": file.row_id,
         "source_uri": file.uri,
+        "source_id": file.source_id,
         "stage": STAGE,
         "reason": rejection.reason,
         "sentence": rejection.sentence,
         "measured": rejection.measured,
         "bound": rejection.bound,
     }
-
-
-def _row_id(file: SourceFile) -> str:
-    return hashlib.sha256(file.uri.encode()).hexdigest()[:_ID_LENGTH]
 
 
 def _nothing_kept(source: str, result: StageResult, store: Store) -> UserError:

@@ -70,6 +70,7 @@ def clip_row(path: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "clip_id": info.content_hash[:32],
         "row_id": uri,
         "source_uri": uri,
+        "source_id": None,
         "content_hash": info.content_hash,
         "start_s": 0.0,
         "end_s": info.duration_s,
@@ -79,6 +80,7 @@ def clip_row(path: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "codec": info.codec,
+        "metadata": None,
         **changes,
     }
 

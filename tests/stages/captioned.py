@@ -106,6 +106,7 @@ def _clip(colour: str, source: Path) -> dict[str, Any]:
         "clip_id": f"clip-{colour}",
         "row_id": f"row-{colour}",
         "source_uri": f"{colour}.mp4",
+        "source_id": None,
         "content_hash": content_hash(source / f"{colour}.mp4"),
         "start_s": 0.0,
         "end_s": 2.0,
@@ -115,6 +116,7 @@ def _clip(colour: str, source: Path) -> dict[str, Any]:
         "width": 2 * SIDE,
         "height": SIDE,
         "codec": "h264",
+        "metadata": None,
     }
 
 

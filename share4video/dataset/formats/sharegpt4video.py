@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
 from share4video.errors import UserError
 
 SUMMARY_IDX = "-1"
-MAX_LINE_BYTES = 4 << 20
 
 # Damaged inside the released archives, though its captions are fine: (zip_folder, file name).
 KNOWN_DAMAGED = frozenset({("panda_videos_11", "qek9AMGMhzE.mp4")})
@@ -91,13 +91,9 @@ def read(path: Path) -> Iterator[Record | Reject]:
         ) from error
     seen: set[str] = set()
     with reader:
-        number = 0
-        while line := reader.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):
-                    line = reader.readline(MAX_LINE_BYTES)
-                yield Reject(number, "line_too_long", f"the line is longer than {MAX_LINE_BYTES} bytes")
+        for number, line in numbered_lines(reader):
+            if line is None:
+                yield Reject(number, "line_too_long", LINE_TOO_LONG)
                 continue
             if not line.strip():
                 continue
