@@ -97,7 +97,7 @@ def read(path: Path) -> Iterator[Record | Reject]:
                 continue
             if not line.strip():
                 continue
-            found = _parse(line, number)
+            found = parse(line, number)
             if isinstance(found, Record) and found.video_id in seen:
                 found = Reject(number, "duplicate_id", f"video_id {found.video_id!r} was on an earlier line")
             if isinstance(found, Record):
@@ -128,7 +128,8 @@ class _Malformed(Exception):
     """Why a line is no record; its text is the reject's sentence."""
 
 
-def _parse(line: bytes, number: int) -> Record | Reject:
+def parse(line: bytes, number: int) -> Record | Reject:
+    """Return what a line says, or why it is no record."""
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate passes JSON but is no text

@@ -15,6 +15,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -143,6 +144,7 @@ class LocalCopies:
                 return False
             with self._written():
                 fcntl.flock(file, fcntl.LOCK_SH)
+                _touch(file)
                 os.rename(file.name, path)
             self._make_room(0)
         return True
@@ -168,7 +170,7 @@ class LocalCopies:
                 return
             with _checked_lock:
                 _checked.add(key)
-            os.utime(path)
+            _touch(file)
             yield path
 
     def _fill(self, file: BinaryIO, place: Place, bound: int, *, given: bool) -> tuple[str, int]:
@@ -178,7 +180,7 @@ class LocalCopies:
             while block := reader.read(_BLOCK_BYTES):
                 size += len(block)
                 if size > bound:
-                    raise self._too_large(size, bound, place, given=given)
+                    raise self._too_large(None, bound, place, given=given)
                 digest.update(block)
                 with self._written():
                     file.write(block)
@@ -202,7 +204,6 @@ class LocalCopies:
                 with self._written():
                     made = (self.folder / f"{_PARTIAL}{uuid.uuid4().hex}").open("xb")
                     fcntl.flock(made, fcntl.LOCK_EX)
-                    made.truncate(size)
                 return made
 
         waiting = Retrying(
@@ -221,6 +222,8 @@ class LocalCopies:
         assert file is not None
         partial = Path(file.name)
         try:
+            with self._written():
+                file.truncate(size)
             yield file
         finally:
             partial.unlink(missing_ok=True)
@@ -261,12 +264,14 @@ class LocalCopies:
                 fix=f"free space or name another folder in {FOLDER_VARIABLE}",
             ) from error
 
-    def _too_large(self, size: int, bound: int, place: Place, *, given: bool) -> Exception:
+    def _too_large(self, size: int | None, bound: int, place: Place, *, given: bool) -> Exception:
+        """Return the error of a file over ``bound``; ``size`` is None where it was not read to its end."""
         if given and bound <= self.max_bytes:
+            what = "the file" if size is None else f"the file of {size} bytes"
             return MediaError(
                 "too_large",
-                f"the file of {size} bytes is over the {bound} allowed",
-                measured=float(size),
+                f"{what} is over the {bound} bytes allowed",
+                measured=None if size is None else float(size),
                 bound=float(bound),
             )
         return UserError(
@@ -295,6 +300,12 @@ def _let_go(entry: Path) -> bool:
             return False
         entry.unlink()
     return True
+
+
+def _touch(file: BinaryIO) -> None:
+    """Note that the file is used now, finer than the clock that file systems use of themselves."""
+    now = time.time_ns()
+    os.utime(file.fileno(), ns=(now, now))
 
 
 def _hash_of(file: BinaryIO) -> str:

@@ -86,7 +86,7 @@ class HttpsFile(Place):
                     raise _refusal(response.status_code)
                 url = str(httpx.URL(url).join(response.headers.get("location", "")))
             raise MediaError("unreadable", f"it lies behind more than {MAX_REDIRECTS} redirects")
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:
             client.close()
             raise MediaError("unreadable", "it leads to what is no address") from error
         except BaseException:

@@ -61,7 +61,7 @@ class ListSource(Source):
 
     def rows(self) -> Iterable[SourceFile]:
         try:
-            with self._local() as path:
+            with self._local() as path, reading("the list", self.place.where):
                 released = self._is_released()
                 lines = list(read_released(path)) if released else read_list(path, self.place.where)
         except MediaError as error:
@@ -94,6 +94,12 @@ class ListSource(Source):
         return find_released(uri, self._home(), self.zip_folder)
 
     def _find_listed(self, uri: str) -> Place:
+        try:
+            return self._permitted(uri)
+        except MediaError as error:
+            raise allowed.not_allowed(uri) if error.reason == NOT_ALLOWED else error from None
+
+    def _permitted(self, uri: str) -> Place:
         if uri.startswith("s3://"):
             return self._object(uri)
         if uri.startswith("https://"):
@@ -106,10 +112,7 @@ class ListSource(Source):
         if uri.startswith("/"):
             home = self.place.path.parent if self.place.path is not None else None
             return AllowedFiles(home, self.allow, start="/").find(uri[1:])
-        try:
-            return self._home().find(uri)
-        except MediaError as error:
-            raise allowed.not_allowed(uri) if error.reason == NOT_ALLOWED else error from None
+        return self._home().find(uri)
 
     def _home(self) -> Tree:
         if self.place.path is not None:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from share4video.dataset.formats import sharegpt4video
-from share4video.dataset.formats.lines import numbered_lines
+from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
 from share4video.media.limits import MediaError
 from share4video.media.sources.archive import SUFFIX, is_archive_name, open_archive
 from share4video.media.sources.lists import Line, broken, canonical
@@ -45,26 +45,28 @@ def read_released(path: Path) -> Iterator[Line]:
 
     The key frames' times and numbers are metadata; the captions are not: `dataset.formats` reads them.
     """
-    for found in sharegpt4video.read(path):
-        if isinstance(found, sharegpt4video.Reject):
-            yield broken(found.line, found.reason, found.sentence)
-            continue
-        folder, _, name = found.video_path.rpartition("/")
-        archive = found.zip_folder
-        if archive and not is_archive_name(archive):
-            archive += SUFFIX
-        yield Line(
-            number=0,
-            uri="/".join(step for step in (folder, archive, name) if step),
-            source_id=found.video_id,
-            metadata=canonical(
-                {
-                    "keyframe": found.keyframes,
-                    "timestamp": found.timestamps,
-                    "video_path": found.video_path,
-                }
-            ),
-        )
+    with path.open("rb") as file:
+        for number, line in numbered_lines(file):
+            if line is None:
+                yield broken(number, "line_too_long", LINE_TOO_LONG)
+            elif line.strip():
+                yield _line(sharegpt4video.parse(line, number))
+
+
+def _line(found: sharegpt4video.Record | sharegpt4video.Reject) -> Line:
+    if isinstance(found, sharegpt4video.Reject):
+        return broken(found.line, found.reason, found.sentence)
+    folder, _, name = found.video_path.rpartition("/")
+    archive = found.zip_folder
+    if archive and not is_archive_name(archive):
+        archive += SUFFIX
+    facts = {
+        "keyframe": found.keyframes,
+        "timestamp": found.timestamps,
+        "video_path": found.video_path,
+    }
+    uri = "/".join(step for step in (folder, archive, name) if step)
+    return Line(number=0, uri=uri, source_id=found.video_id, metadata=canonical(facts))
 
 
 def find_released(uri: str, beside: Tree, zip_folder: Tree | None) -> Place:

@@ -136,7 +136,7 @@ def list_objects(bucket: str, prefix: str) -> Iterator[S3Object]:
     Raises:
         UserError: no such bucket, no access, no credentials, or nobody answers at the address.
     """
-    with said_plainly(bucket, f"s3://{bucket}/{prefix}"):
+    with said_plainly(bucket, f"s3://{bucket}/{prefix}".rstrip("/")):
         pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             for entry in page.get("Contents", []):
