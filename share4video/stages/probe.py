@@ -89,7 +89,7 @@ def run_stage(
         manifest = output.publish(shards)
     result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
     if result.rows_out == 0:
-        raise _nothing_kept(inputs.source, result, store)
+        raise _nothing_kept(", ".join(inputs.source.splitlines()), result, store)
     return result
 
 

@@ -40,7 +40,7 @@ def clip_file(source: str | Path, clip: Mapping[str, Any]) -> Iterator[Path]:
             for a copy.
     """
     uri = clip["source_uri"]
-    where = f"{source}, {uri}"
+    where = uri
     with ExitStack() as held:
         try:
             place = find_source(str(source), uri).find(uri)

@@ -58,7 +58,7 @@ def list_sources(
         if not chosen:
             raise UserError(
                 f"none of the {len(rows[:limit])} rows falls to shard {shard[0]}/{shard[1]}",
-                where=source,
+                where=", ".join(spec.sources.values()),
                 fix="take fewer shards",
             )
     return chosen
