@@ -99,7 +99,9 @@ def source_parameter(sources: Sequence[str], config: RunConfig) -> str:
     Raises:
         UserError: a path holds a line break.
     """
-    return join_sources([_absolute_source(source) for source in sources], config.probe.allow)
+    return join_sources(
+        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.probe.allow]
+    )
 
 
 def _absolute_source(source: str) -> str:

@@ -26,6 +26,8 @@ VERSION = "1"
 ROWS_PER_SHARD = 256
 _PROBES_AT_ONCE = 2  # each decodes in a child process of its own
 _ID_LENGTH = 32
+# Settings of which rows there are: the output is named by the rows, and holds no path of this machine.
+_CHOICES: dict[str, Any] = {"allow": (), "limit": None, "shard": None}
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
@@ -71,7 +73,8 @@ def run_stage(
     """
     rows = _read_rows(inputs.source, config, progress)
     recipe = hashlib.sha256(canonical_json([row.identity for row in rows])).hexdigest()
-    output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=config)
+    rules = config.model_copy(update=_CHOICES)
+    output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=rules)
     shards = -(-len(rows) // ROWS_PER_SHARD)
     manifest, computed = output.published(), 0
     if manifest is None:

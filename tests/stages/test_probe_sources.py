@@ -127,6 +127,10 @@ def test_limit_and_shards(films: Path, store: LocalStore) -> None:
     whole = facts(store, run_stage(ProbeInputs(str(films)), CONFIG, store))
     first = run_stage(ProbeInputs(str(films)), CONFIG.model_copy(update={"limit": 2}), store)
     assert {uri for uri, _ in facts(store, first)} == {"a.mp4", "b.mp4"}
+    chosen = {"limit": 6, "shard": "1/1", "allow": (str(films),)}  # all of them, however they were chosen
+    again = run_stage(ProbeInputs(str(films)), CONFIG.model_copy(update=chosen), store)
+    assert again.unchanged
+    assert str(films) not in store.get(f"{again.ref.prefix}/manifest.json").decode()
     found: set[str] = set()
     for shard in ("1/2", "2/2"):
         result = run_stage(ProbeInputs(str(films)), CONFIG.model_copy(update={"shard": shard}), store)

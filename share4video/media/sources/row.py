@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from share4video.media.limits import MediaError
@@ -43,13 +44,15 @@ class SourceFile:
         text = self.uri if self.occurrence == 0 else f"{self.uri}\0{self.occurrence}"
         return hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
 
-    @property
-    def where(self) -> str:
-        """The place of its bytes as a person reads it, or the uri where it has none."""
-        try:
-            return self.find().where
-        except MediaError:
-            return self.uri
+    @cached_property
+    def place(self) -> Place:
+        """Where its bytes are, found once.
+
+        Raises:
+            MediaError: the row names nothing that may be read.
+            UserError: nothing can be read there.
+        """
+        return self.find()
 
     def fingerprint(self) -> str:
         """Return a text that changes with the content, in most places without reading it.
@@ -61,12 +64,12 @@ class SourceFile:
             MediaError: the row cannot be read.
             UserError: nothing can be read there.
         """
-        return self.find().fingerprint()
+        return self.place.fingerprint()
 
     def size(self) -> int:
         """Return the announced size in bytes, 0 where there is none; for progress, not for bounds."""
         try:
-            return self.find().size() or 0
+            return self.place.size() or 0
         except MediaError:
             return 0
 
@@ -77,7 +80,7 @@ class SourceFile:
             MediaError: it cannot be read, is empty, or is over ``max_bytes``, whatever it is said to be.
             UserError: nothing can be read there, or there is no room for a copy.
         """
-        place = self.find()
+        place = self.place
         if place.path is not None:
             if file_size(place.path, max_bytes=max_bytes) == 0:
                 raise _empty()
@@ -95,7 +98,7 @@ class SourceFile:
             MediaError: a remote row cannot be read, or holds something else by now.
             UserError: nothing can be read there, or there is no room for a copy.
         """
-        place = self.find()
+        place = self.place
         if place.path is not None:
             yield place.path
             return
