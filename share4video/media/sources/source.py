@@ -13,7 +13,7 @@ from share4video.media.limits import MediaError
 from share4video.media.sources.archive import open_archive
 from share4video.media.sources.place import NOT_ALLOWED, LocalFile, Place
 from share4video.media.sources.row import SourceFile, named
-from share4video.media.sources.spec import pattern_root
+from share4video.media.sources.spec import is_pattern, pattern_root
 from share4video.media.sources.tree import Folder, files_below, is_row, member_rows, rows_of
 
 
@@ -121,10 +121,8 @@ class ArchiveSource(Source):
 
 def local_source(place: str, prefix: str) -> Source:
     """Return a folder, a pattern or a single file; one that is missing says so when it is read."""
+    if is_pattern(place):
+        return PatternSource(pattern_root(place), prefix, place)
     path = Path(place)
     with reading("the source", place):
-        if path.is_file():
-            return FileSource(path)
-        if path.is_dir() or not glob.has_magic(place):
-            return FolderSource(path, prefix)
-    return PatternSource(pattern_root(place), prefix, place)
+        return FileSource(path) if path.is_file() else FolderSource(path, prefix)
