@@ -131,13 +131,13 @@ class LocalCopies:
                     if present is not None:
                         yield Copy(present, found, size)
                         return
-                if self._named(file, path):
+                if self._named(file, path, grown=size > announced):
                     break
             with _checked_lock:
                 _checked.add((found, os.fstat(file.fileno()).st_ino, size))
             yield Copy(path, found, size)
 
-    def _named(self, file: BinaryIO, path: Path) -> bool:
+    def _named(self, file: BinaryIO, path: Path, *, grown: bool) -> bool:
         """Let the finished file appear as ``path``, unless another did so before; say whether it did."""
         with self._alone():
             if path.exists():
@@ -146,7 +146,8 @@ class LocalCopies:
                 fcntl.flock(file, fcntl.LOCK_SH)
                 _touch(file)
                 os.rename(file.name, path)
-            self._make_room(0)
+            if grown:  # beyond what room was made for
+                self._make_room(0)
         return True
 
     @contextmanager

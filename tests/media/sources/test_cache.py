@@ -225,3 +225,11 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SHARE4VIDEO_CACHE", str(tmp_path / "file" / "copies"))
     with pytest.raises(UserError, match="cannot write local copies: Not a directory"):
         LocalCopies.of_environment()
+
+
+def test_a_copy_that_grew_past_its_announced_size_still_makes_others_go(tmp_path: Path) -> None:
+    copies = LocalCopies(tmp_path / "c", 2500)
+    for place in [Bytes(bytes([number]) * 1000, announced=0) for number in range(4)]:
+        with copies.added(place):
+            pass
+    assert sum(path.stat().st_size for path in (tmp_path / "c").iterdir()) == 2000
