@@ -81,7 +81,9 @@ class ProbeConfig(ScanConfig):
     """Which sources become clips (paper section 3.1: at most 2 minutes; reference script: at least 10 s).
 
     Rules are applied to what was measured, so another bound decodes nothing. A bound of None is no rule.
-    ``max_failed_share`` bounds the rows that cannot be read or decoded.
+    ``max_failed_share`` bounds the rows that cannot be read or decoded. ``licence`` is that of rows whose
+    list names none. ``allow`` are prefixes that lists may name beside what lies below them. ``limit`` takes
+    the first rows by uri; of those ``shard``, i/n, takes one of n parts. Tasks work in ``shards`` parts.
     """
 
     min_duration_s: float = Field(10.0, ge=0)
@@ -98,9 +100,22 @@ class ProbeConfig(ScanConfig):
     max_failed_share: float = Field(0.5, ge=0, le=1)
     licence: str = "unknown"
     shards: int = Field(1, ge=1, le=1024)
+    allow: tuple[str, ...] = ()
+    limit: int | None = Field(None, ge=1)
+    shard: str | None = Field(None, pattern=r"^\d{1,6}/\d{1,6}$")
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """``shard`` as numbers: which part, from 1, of how many."""
+        if self.shard is None:
+            return None
+        part, _, parts = self.shard.partition("/")
+        return int(part), int(parts)
 
     @model_validator(mode="after")
-    def _measured(self) -> ProbeConfig:
+    def _possible(self) -> ProbeConfig:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"shard {self.shard} is none: give 1/4 to 4/4 for four shards")
         if self.max_duration_s > self.scan_up_to_s:
             raise ValueError(
                 f"max_duration_s {self.max_duration_s:g} is over scan_up_to_s {self.scan_up_to_s:g}:"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -91,7 +91,7 @@ class S3Store(Store):
         self.prefix = prefix.strip("/")
         self.root = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         with self._said_plainly():
-            self._client = _connect()
+            self._client = connect()
             self._client.head_bucket(Bucket=self.bucket)
 
     def url(self, key: str) -> str:
@@ -166,53 +166,64 @@ class S3Store(Store):
         with self._said_plainly(key):
             self._client.upload_file(str(source), self.bucket, self._name(key))
 
-    @contextmanager
-    def _said_plainly(self, key: str = "") -> Iterator[None]:
-        """Turn boto3's errors into KeyError for a missing key and UserError for what the user can mend."""
-        where = f"{self.root}/{key}".rstrip("/")
-        try:
-            yield
-        except NO_CREDENTIALS as error:
-            raise UserError(
-                "no usable S3 credentials", where=where, fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from error
-        except (boto.ConnectionError, boto.HTTPClientError) as error:
-            raise UserError(
-                "cannot reach the S3 server", where=where, fix="check AWS_ENDPOINT_URL and the network"
-            ) from error
-        except RetriesExceededError as error:
-            raise UserError(
-                "the S3 server breaks off", where=where, fix="check the network, and run this again"
-            ) from error
-        except S3UploadFailedError as error:
-            if isinstance(error.__context__, boto.ClientError):
-                raise self._plain(error.__context__, key, where) from error
-            raise
-        except boto.ClientError as error:
-            raise self._plain(error, key, where) from error
-        except boto.BotoCoreError as error:
-            raise UserError(
-                "S3 is not set up right", where=where, fix=" ".join(str(error).split())
-            ) from error
-
-    def _plain(self, error: boto.ClientError, key: str, where: str) -> Exception:
-        code = _code(error)
-        if code == "NoSuchBucket" or (code in MISSING_KEY and not key):
-            return UserError(f"there is no bucket {self.bucket}", where=where, fix="make it or name another")
-        if code in MISSING_KEY:
-            return KeyError(key)
-        if code in DENIED:
-            return UserError(
-                f"S3 refuses access: {code}", where=where, fix="check the credentials and the policy"
-            )
-        if code in ("NotImplemented", "501"):
-            return UserError(
-                "the S3 server does not know conditional writes", where=where, fix="use one that does"
-            )
-        return error
+    def _said_plainly(self, key: str = "") -> AbstractContextManager[None]:
+        return said_plainly(self.bucket, f"{self.root}/{key}".rstrip("/"), key)
 
 
-def _connect() -> S3Client:
+@contextmanager
+def said_plainly(bucket: str, where: str, key: str = "") -> Iterator[None]:
+    """Turn boto3's errors inside the block into what callers can tell apart.
+
+    Args:
+        where: what is asked for, as a person reads it.
+        key: the object, where one is asked for.
+
+    Raises:
+        KeyError: there is no object ``key``.
+        UserError: what the user can mend: credentials, access, the network, a missing bucket.
+    """
+    try:
+        yield
+    except NO_CREDENTIALS as error:
+        raise UserError(
+            "no usable S3 credentials", where=where, fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    except (boto.ConnectionError, boto.HTTPClientError) as error:
+        raise UserError(
+            "cannot reach the S3 server", where=where, fix="check AWS_ENDPOINT_URL and the network"
+        ) from error
+    except (RetriesExceededError, boto.IncompleteReadError) as error:
+        raise UserError(
+            "the S3 server breaks off", where=where, fix="check the network, and run this again"
+        ) from error
+    except S3UploadFailedError as error:
+        if isinstance(error.__context__, boto.ClientError):
+            raise _plain(error.__context__, bucket, where, key) from error
+        raise
+    except boto.ClientError as error:
+        raise _plain(error, bucket, where, key) from error
+    except boto.BotoCoreError as error:
+        raise UserError("S3 is not set up right", where=where, fix=" ".join(str(error).split())) from error
+
+
+def _plain(error: boto.ClientError, bucket: str, where: str, key: str) -> Exception:
+    code = _code(error)
+    if code == "NoSuchBucket" or (code in MISSING_KEY and not key):
+        return UserError(f"there is no bucket {bucket}", where=where, fix="make it or name another")
+    if code in MISSING_KEY:
+        return KeyError(key)
+    if code in DENIED:
+        return UserError(
+            f"S3 refuses access: {code}", where=where, fix="check the credentials and the policy"
+        )
+    if code in ("NotImplemented", "501"):
+        return UserError(
+            "the S3 server does not know conditional writes", where=where, fix="use one that does"
+        )
+    return error
+
+
+def connect() -> S3Client:
     """Make a client; off AWS, with path-style addresses and without checksums that older servers refuse."""
     session = boto3.session.Session()
     config = BotoConfig(

@@ -46,6 +46,15 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
+@pytest.fixture
+def local_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for local copies of remote files."""
+    folder = tmp_path / "copies"
+    monkeypatch.setenv("SHARE4VIDEO_CACHE", str(folder))
+    monkeypatch.delenv("SHARE4VIDEO_CACHE_BYTES", raising=False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server of this test run; child processes reach it too."""

@@ -10,13 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx
 
 from serving.gateway.refusal import Refusal
+from share4video.media.addresses import Network, address_allowed
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 async def system_resolver(host: str, port: int) -> list[str]:
@@ -35,25 +33,6 @@ def host_allowed(url: httpx.URL, allowed: Sequence[str]) -> bool:
         if host == name or (name.startswith("*.") and host.endswith(name[1:])):
             return True
     return False
-
-
-def address_allowed(address: Address, networks: Sequence[Network]) -> bool:
-    """Whether ``address`` is public, or in a network that was explicitly allowed.
-
-    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64) is judged by both.
-    """
-    if any(address in network for network in networks):
-        return True
-    return all(found.is_global and not found.is_multicast for found in (address, *_embedded(address)))
-
-
-def _embedded(address: Address) -> list[ipaddress.IPv4Address]:
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [found for found in inner if found is not None]
 
 
 async def pinned_address(

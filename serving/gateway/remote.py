@@ -12,8 +12,9 @@ from typing import BinaryIO
 import certifi
 import httpx
 
-from serving.gateway.addresses import Network, Resolver, pinned_address, system_resolver
+from serving.gateway.addresses import Resolver, pinned_address, system_resolver
 from serving.gateway.refusal import Refusal
+from share4video.media.addresses import Network
 
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -8,8 +8,8 @@ from share4video.cli.options import (
     SetOption,
     SourceArgument,
     StoreOption,
-    absolute,
     read_settings,
+    source_parameter,
 )
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
@@ -22,11 +22,11 @@ def caption(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Caption the videos below SOURCE and publish the dataset; curates first what is not curated yet."""
+    """Caption the videos of every SOURCE and publish the dataset; curates first what is not curated yet."""
     wanted = read_settings(config, settings)
 
     def work(chain: Chain) -> Captioned:
-        return chain.caption(chain.curate(absolute(source)))
+        return chain.caption(chain.curate(source_parameter(source, wanted)))
 
     done = run_in_process(
         "caption",

@@ -12,8 +12,8 @@ from share4video.cli.options import (
     SetOption,
     SourceArgument,
     StoreOption,
-    absolute,
     read_settings,
+    source_parameter,
 )
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
@@ -24,6 +24,12 @@ from share4video.stages.chain import CURATE_STAGES
 
 def curate(
     source: SourceArgument,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="Take the first N rows by name only.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Take part I of N parts of the rows only.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     add_to: Annotated[
         str | None,
@@ -36,8 +42,10 @@ def curate(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Filter, briefly caption and de-duplicate the videos below SOURCE, and find their key frames."""
-    wanted = read_settings(config, settings)
+    """Filter, briefly caption and de-duplicate the videos of every SOURCE, and find their key frames."""
+    chosen = {"probe.limit": limit, "probe.shard": shard}
+    taken = [f"{key}={value}" for key, value in chosen.items() if value is not None]
+    wanted = read_settings(config, [*(settings or ()), *taken])
     published = StageRef.parse(add_to) if add_to else None
     if published is not None and published.stage != "dedup":
         raise UserError("clips are added to an output of dedup", where=str(add_to), fix="give dedup/KEY@HASH")
@@ -46,7 +54,7 @@ def curate(
         CURATE_STAGES,
         wanted,
         store,
-        lambda chain: chain.curate(absolute(source), published),
+        lambda chain: chain.curate(source_parameter(source, wanted), published),
         engines=[wanted.engines.captioner],
     )
     print_refs({"clips": done.clips, "brief captions": done.brief_captions, "key frames": done.keyframes})

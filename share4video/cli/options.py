@@ -12,6 +12,7 @@ import typer
 import share4video
 from share4video.config import RunConfig, load_config
 from share4video.errors import UserError
+from share4video.media.sources.spec import ZIP_FOLDER, join_sources
 
 DEFAULT_STORE = "store"
 
@@ -21,7 +22,14 @@ StoreOption = Annotated[
         "--store", envvar="SHARE4VIDEO_STORE", help="The store: a folder or s3://BUCKET/PREFIX.", metavar="S"
     ),
 ]
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="The folder of videos.")]
+SourceArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Folders, quoted patterns, files, s3://BUCKET/PREFIX, zip archives, "
+        "lists (.csv, .jsonl, .parquet).",
+    ),
+]
 ConfigOption = Annotated[
     str | None,
     typer.Option(
@@ -83,3 +91,19 @@ def make_folder(folder: Path) -> Path:
 def absolute(place: str) -> str:
     """Return a place as tasks take it, wherever they run: absolute unless it is a URL."""
     return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def source_parameter(sources: Sequence[str], config: RunConfig) -> str:
+    """Return several sources, and what lists may name, as the one parameter that stages and pipelines take.
+
+    Raises:
+        UserError: a path holds a line break.
+    """
+    return join_sources(
+        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.probe.allow]
+    )
+
+
+def _absolute_source(source: str) -> str:
+    place, mark, zip_folder = source.partition(ZIP_FOLDER)
+    return absolute(place) + mark + (absolute(zip_folder) if mark else "")

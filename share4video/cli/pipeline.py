@@ -15,6 +15,7 @@ from share4video.cli.options import (
     absolute,
     make_folder,
     read_settings,
+    source_parameter,
 )
 from share4video.cli.runs import RUNS_FOLDER, run_as_pipeline
 from share4video.errors import UserError
@@ -24,7 +25,12 @@ app = typer.Typer(no_args_is_help=True, help="Run a pipeline here, compile it, o
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="curate, caption, train, release or flywheel.")
 ]
-SourceOption = Annotated[str | None, typer.Option("--source", metavar="DIR", help="The folder of videos.")]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", metavar="SOURCE", help="What `share4video curate` takes as a source; may be repeated."
+    ),
+]
 QuestionsOption = Annotated[
     str | None, typer.Option("--questions", metavar="PATH", help="Questions in MVBench's JSON format.")
 ]
@@ -64,7 +70,8 @@ def run(
             fix="add --local for this machine, or use share4video pipeline submit --host URL for a cluster",
         )
     wanted = read_settings(config, settings)
-    given = _given(source, questions, question_clips, inputs, absolute(store))
+    sources = source_parameter(source, wanted) if source else None
+    given = _given(sources, questions, question_clips, inputs, absolute(store))
     done = run_as_pipeline(entry, entry.arguments(wanted, given), wanted, runs=runs, budget_s=budget_s)
     for stage, ref in done.refs.items():
         typer.echo(f"{stage:<20} {ref}" + ("  unchanged" if done.finished[stage].reused else ""))
@@ -127,15 +134,17 @@ def submit(
         raise UserError(
             "a cluster cannot reach this store", where=store, fix="give --store s3://BUCKET/PREFIX"
         )
-    for place in (source, questions, question_clips):
+    for place in (*(source or ()), questions, question_clips):
         if place and not place.startswith("/") and "://" not in place:
             raise UserError(
                 "a cluster does not see this folder",
                 where=place,
                 fix="give the absolute path at which the pods have it",
             )
-    given = _given(source, questions, question_clips, inputs, store)
-    arguments = entry.arguments(read_settings(config, settings), given)
+    wanted = read_settings(config, settings)
+    sources = source_parameter(source, wanted) if source else None
+    given = _given(sources, questions, question_clips, inputs, store)
+    arguments = entry.arguments(wanted, given)
     submitted = submit_pipeline(
         name,
         arguments,
@@ -156,7 +165,7 @@ def _given(
     store: str,
 ) -> dict[str, str | None]:
     given: dict[str, str | None] = {
-        "source": source and absolute(source),
+        "source": source,
         "questions": questions and absolute(questions),
         "question_clips": question_clips and absolute(question_clips),
         "store": store,

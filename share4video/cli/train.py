@@ -12,8 +12,8 @@ from share4video.cli.options import (
     SetOption,
     SourceArgument,
     StoreOption,
-    absolute,
     read_settings,
+    source_parameter,
 )
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
@@ -33,10 +33,10 @@ def train(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Fine-tune the chat model on the captions of the videos below SOURCE; captions them first if need be."""
+    """Fine-tune the chat model on the captions of the videos of every SOURCE, captioned first if need be."""
     wanted = read_settings(config, settings)
     given = StageRef.parse(dataset) if dataset is not None else None
-    place = absolute(source)
+    place = source_parameter(source, wanted)
 
     def work(chain: Chain) -> StageRef:
         published = given or chain.caption(chain.curate(place)).dataset

@@ -1,14 +1,14 @@
 """The tables every stage reads and writes; the only place that names a column.
 
 Times are seconds of presentation time in the source; ids are lower-case hex. ``source_uri`` is relative
-to the source root given to the run, so that a table holds no path of the machine that made it.
+to the sources given to the run, or as a list names it: no path of the machine that made a table.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 _text, _f64, _f32, _i32, _flag = pa.string(), pa.float64(), pa.float32(), pa.int32(), pa.bool_()
 _i64 = pa.int64()
@@ -24,6 +24,10 @@ SCANS = pa.schema(
     [
         _required("row_id", _text),
         _required("source_uri", _text),
+        _required("occurrence", _i32),  # how many rows of the same uri come before it
+        pa.field("source_id", _text),  # what a list says of the row: here and in the next two
+        pa.field("licence", _text),
+        pa.field("metadata", _text),
         pa.field("content_hash", _text),
         pa.field("scene", _i32),  # its number; null where the row is a whole file
         pa.field("start_s", _f64),
@@ -56,6 +60,7 @@ CLIPS = pa.schema(
         _required("clip_id", _text),  # hash of content and span
         _required("row_id", _text),  # the input row it answers for
         _required("source_uri", _text),
+        pa.field("source_id", _text),  # what a list calls the row
         _required("content_hash", _text),
         _required("start_s", _f64),
         _required("end_s", _f64),
@@ -65,6 +70,7 @@ CLIPS = pa.schema(
         _required("width", _i32),
         _required("height", _i32),
         _required("codec", _text),
+        pa.field("metadata", _text),  # JSON object of a list's other columns
     ]
 )
 
@@ -72,6 +78,7 @@ REJECTS = pa.schema(
     [
         _required("row_id", _text),
         _required("source_uri", _text),
+        pa.field("source_id", _text),  # what a list calls the row
         _required("stage", _text),
         _required("reason", _text),  # reason code, snake_case
         _required("sentence", _text),

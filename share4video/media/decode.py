@@ -25,9 +25,8 @@ from PIL import Image
 from share4video.errors import UserError
 from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
-from share4video.media.sources import source_path
 
-__all__ = ["Backend", "Frame", "Limits", "MediaError", "Mode", "frames_at", "source_path", "uniform_frames"]
+__all__ = ["Backend", "Frame", "Limits", "MediaError", "Mode", "frames_at", "uniform_frames"]
 
 Mode = Literal["exact", "nearest-iframe"]
 Backend = Literal["pyav", "decord"]

@@ -31,7 +31,7 @@ from share4video.errors import UserError
 from share4video.media import decode
 from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
-from share4video.media.sources import clip_path
+from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject
 from share4video.stages.contract import StageResult
 from share4video.stages.division import clips_by_shard
@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BriefInputs:
-    """The clips, the folder (or s3:// prefix) their ``source_uri`` are relative to, and who captions them."""
+    """The clips, the sources they were found in, and who captions them."""
 
     clips: StageRef
     source: str
@@ -213,9 +213,9 @@ def _frames(clip: Row, source: str, config: BriefConfig, domain: Domain, model: 
         MediaError: they cannot be decoded, or are not for this model.
         UserError: the source does not hold the clip as it was probed.
     """
-    path = clip_path(source, clip)
     span_s = clip["start_s"], clip["end_s"]
-    frames = decode.uniform_frames(path, config.frames, *span_s, max_side=MAX_SIDE, mode=config.decode)
+    with clip_file(source, clip) as path:
+        frames = decode.uniform_frames(path, config.frames, *span_s, max_side=MAX_SIDE, mode=config.decode)
     try:
         refuse_foreign_clip(domain, [frame.rgb for frame in frames], model=model)
     except UserError as error:

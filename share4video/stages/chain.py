@@ -59,9 +59,10 @@ class Chain:
     emit: Emit = append_event
 
     def curate(self, source: str, published: StageRef | None = None) -> Curated:
-        """Curate the videos below ``source``. Raises UserError for what the user can mend.
+        """Curate the videos of ``source``. Raises UserError for what the user can mend.
 
         Args:
+            source: one source or several, as `share4video.media.sources.join_sources` writes them.
             published: clips that an earlier run kept; these stay, and what is near them is not kept again.
         """
         from share4video.stages import brief, dedup, keyframes, probe
@@ -97,7 +98,7 @@ class Chain:
         return Captioned(captions, self._run("dataset", dataset.run_stage, joined, self.config.dataset))
 
     def train(self, dataset: StageRef, source: str) -> StageRef:
-        """Fine-tune the chat model on a dataset; ``source`` is the folder its clips lie below."""
+        """Fine-tune the chat model on a dataset; ``source`` are the sources its clips were found in."""
         from share4video.stages import mixture, train
 
         mixture_inputs = mixture.MixtureInputs(dataset=dataset, source=source)

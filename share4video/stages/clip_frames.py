@@ -10,7 +10,7 @@ from share4video.curation.filters import scene_words
 from share4video.media import decode
 from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
-from share4video.media.sources import clip_path
+from share4video.media.sources import clip_file
 
 Row = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ def clip_frames(
     While the caller works on one clip the next is decoded, in a child process; no more are held.
 
     Args:
-        source: the folder the clips' ``source_uri`` are relative to.
+        source: the sources the clips were found in.
         times_s: when a clip is looked at, in seconds of presentation time of its source.
         max_side: frames are scaled down so that no side is longer, in pixels.
 
@@ -33,7 +33,8 @@ def clip_frames(
 
     def decoded(clip: Row) -> list[Frame] | MediaError:
         try:
-            return decode.frames_at(clip_path(source, clip), times_s(clip), max_side=max_side)
+            with clip_file(source, clip) as path:
+                return decode.frames_at(path, times_s(clip), max_side=max_side)
         except MediaError as error:
             return error
 
@@ -60,6 +61,7 @@ def reject_row(
     return {
         "row_id": clip["row_id"],
         "source_uri": clip["source_uri"],
+        "source_id": clip["source_id"],
         "stage": stage,
         "reason": reason,
         "sentence": sentence,

@@ -31,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class KeyframesInputs:
-    """Clips (their table ``clips``), and the folder their ``source_uri`` are relative to."""
+    """Clips (their table ``clips``), and the sources they were found in."""
 
     clips: StageRef
     source: str

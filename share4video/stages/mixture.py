@@ -21,7 +21,7 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import compose, decode
 from share4video.media.limits import MediaError
-from share4video.media.sources import clip_path
+from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, reject_row
 from share4video.stages.contract import StageResult
 from share4video.store import Store
@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MixtureInputs:
-    """The published dataset, and the folder (or s3:// prefix) its clips' ``source_uri`` are relative to."""
+    """The published dataset, and the sources its clips were found in."""
 
     dataset: StageRef
     source: str
@@ -206,8 +206,8 @@ def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError |
         return None
     clip = job.clip
     try:
-        path = clip_path(source, clip)
-        frames = decode.uniform_frames(path, config.grid_frames, clip["start_s"], clip["end_s"])
+        with clip_file(source, clip) as path:
+            frames = decode.uniform_frames(path, config.grid_frames, clip["start_s"], clip["end_s"])
     except MediaError as error:
         return error
     target = io.BytesIO()

@@ -46,7 +46,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class DedupInputs:
-    """Clips, their brief captions, and the folder the clips' ``source_uri`` are relative to.
+    """Clips, their brief captions, and the sources the clips were found in.
 
     ``published`` is an earlier output of the dedup stage that the clips are added to: what it and those
     before it kept is compared with, and stays.

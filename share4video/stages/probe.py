@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """``source``: a folder of videos (``media/sources.py`` says what counts), or one file."""
+    """``source``: one source or several, as `share4video.media.sources.join_sources` writes them."""
 
     source: str
 
@@ -45,7 +45,7 @@ def run_stage(
 ) -> StageResult:
     """Publish ``clips`` and ``rejects`` of a source, a row of either for each of its files, or scenes of one.
 
-    Ids and order depend on names below the source and on content, not on where the source is. Of files with
+    Ids and order depend on names below the sources and on content, not on where a source is. Of files with
     equal bytes the first by name is kept.
 
     Args:
@@ -88,16 +88,16 @@ def _decide(
 ) -> StageResult:
     """Apply the rules to what was scanned. ``computed``: chunks this run scanned, None where others did."""
     rows = read_table(store, scanned.ref, "scans").to_pylist()
-    rows.sort(key=lambda row: (row["source_uri"], row["start_s"] or 0.0))
+    rows.sort(key=lambda row: (row["source_uri"], row["occurrence"], row["start_s"] or 0.0))
     recipe = hashlib.sha256(canonical_json(rows)).hexdigest()
     output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=scan.without_places(config))
     starts = range(0, len(rows), ROWS_PER_SHARD)
     chunks = len({part.shard for part in scanned.parts})
     if (manifest := output.published()) is None:
-        firsts: dict[str, str] = {}
+        firsts: dict[str, Row] = {}
         for row in rows:
             if row["content_hash"] is not None:
-                firsts.setdefault(row["content_hash"], row["source_uri"])
+                firsts.setdefault(row["content_hash"], row)
         for shard, start in enumerate(starts):
             with output.writing(shard) as done:
                 if done is None:
@@ -108,20 +108,21 @@ def _decide(
         computed = 0
     total = chunks + len(starts)
     result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=total)
+    where = ", ".join(inputs.source.splitlines())
     if result.rows_out == 0:
-        raise _nothing_kept(inputs.source, result, store)
+        raise _nothing_kept(where, result, store)
     bound = config.max_failed_share
-    refuse_failures(result, store, max_share=bound, setting="probe.max_failed_share", where=inputs.source)
+    refuse_failures(result, store, max_share=bound, setting="probe.max_failed_share", where=where)
     return result
 
 
 def _decided(
-    rows: Sequence[Row], firsts: Mapping[str, str], config: ProbeConfig
+    rows: Sequence[Row], firsts: Mapping[str, Row], config: ProbeConfig
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the tables and counts of some rows of ``scans``.
 
     Args:
-        firsts: by content, the first file that holds it.
+        firsts: by content, the first row that holds it.
     """
     clips: list[Row] = []
     rejects: list[Row] = []
@@ -145,10 +146,11 @@ def _decided(
     return tables, counts
 
 
-def _rejection(row: Row, clip: ClipInfo, firsts: Mapping[str, str], config: ProbeConfig) -> Rejection | None:
+def _rejection(row: Row, clip: ClipInfo, firsts: Mapping[str, Row], config: ProbeConfig) -> Rejection | None:
     broken = judge(clip, config)
-    if broken is None and firsts[clip.content_hash] != row["source_uri"]:
-        return in_scene(exact_duplicate(firsts[clip.content_hash]), clip)
+    first = firsts[clip.content_hash]
+    if broken is None and first["row_id"] != row["row_id"]:
+        return in_scene(exact_duplicate(first["source_uri"]), clip)
     return broken
 
 
@@ -158,15 +160,17 @@ def _clip_row(row: Row, clip: ClipInfo, licence: str) -> Row:
         "clip_id": hashlib.sha256(span.encode()).hexdigest()[:_ID_LENGTH],
         "row_id": row["row_id"],
         "source_uri": row["source_uri"],
+        "source_id": row["source_id"],
         "content_hash": clip.content_hash,
         "start_s": clip.start_s,
         "end_s": clip.end_s,
-        "licence": licence,
+        "licence": row["licence"] or licence,
         "duration_s": clip.duration_s,
         "fps": clip.fps,
         "width": clip.width,
         "height": clip.height,
         "codec": clip.codec,
+        "metadata": row["metadata"],
     }
 
 
@@ -174,6 +178,7 @@ def _reject_row(row: Row, rejection: Rejection) -> Row:
     return {
         "row_id": row["row_id"],
         "source_uri": row["source_uri"],
+        "source_id": row["source_id"],
         "stage": STAGE,
         "reason": rejection.reason,
         "sentence": rejection.sentence,

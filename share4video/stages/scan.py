@@ -9,7 +9,7 @@ the division, so nothing that is published does.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,15 @@ from share4video.curation.filters import Rejection
 from share4video.dataset.shards import Manifest, ShardSet, canonical_json, table_from_rows
 from share4video.errors import UserError
 from share4video.media.sources import SourceFile, list_sources
-from share4video.stages.scan_rows import Scanner, stored_size
+from share4video.stages.scan_rows import Scanner
+from share4video.stages.throughput import Meter, Progress
 from share4video.store import Store
 
 STAGE = "scan"
 VERSION = "1"
 ROWS_PER_CHUNK = 32
-
-Progress = Callable[[str, int, int], None]
+# Settings of which rows there are and who works on them: outputs are named by the rows themselves.
+_CHOICES: dict[str, Any] = {"allow": (), "limit": None, "shard": None, "shards": 1}
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ class _Chunks:
     Attributes:
         first: number of the first chunk.
         files: in the source's order.
-        contents: each file's content hash, or why it has none.
+        prints: each file's fingerprint, or why it has none.
     """
 
     first: int
     files: Sequence[SourceFile]
-    contents: Sequence[str | Rejection]
+    prints: Sequence[str | Rejection]
 
     @property
     def end(self) -> int:
@@ -76,30 +77,30 @@ class _Chunks:
 
     @property
     def digest(self) -> str:
-        """A hash of the files' names and contents."""
+        """A hash of the files' names and contents, and of what lists say of them."""
         rows = [
-            [file.uri, content if isinstance(content, str) else content.sentence]
-            for file, content in zip(self.files, self.contents, strict=True)
+            [file.uri, found if isinstance(found, str) else found.sentence, *_listed(file)]
+            for file, found in zip(self.files, self.prints, strict=True)
         ]
         return hashlib.sha256(canonical_json(rows)).hexdigest()
 
     def part(self, first: int, end: int) -> _Chunks:
         """Return the chunks from ``first`` until before ``end``."""
         rows = slice((first - self.first) * ROWS_PER_CHUNK, (end - self.first) * ROWS_PER_CHUNK)
-        return _Chunks(first, self.files[rows], self.contents[rows])
+        return _Chunks(first, self.files[rows], self.prints[rows])
 
     def scan(self, output: ShardSet, scanner: Scanner, progress: Progress | None) -> int:
         """Commit the chunks that are not; return how many that were."""
-        return sum(self._scan(chunk, output, scanner, progress) for chunk in range(self.first, self.end))
+        meter = Meter("files probed", len(self.files), progress)
+        return sum(self._scan(chunk, output, scanner, meter) for chunk in range(self.first, self.end))
 
-    def _scan(self, chunk: int, output: ShardSet, scanner: Scanner, progress: Progress | None) -> bool:
+    def _scan(self, chunk: int, output: ShardSet, scanner: Scanner, meter: Meter) -> bool:
+        part = self.part(chunk, chunk + 1)
         with output.writing(chunk) as done:
             if done is not None:
+                meter.skip(len(part.files))
                 return False
-            part = self.part(chunk, chunk + 1)
-            before = (chunk - self.first) * ROWS_PER_CHUNK
-            count = _counter(progress, "files probed", before, len(self.files))
-            rows = scanner.rows(part.files, part.contents, count)
+            rows = scanner.rows(part.files, part.prints, meter)
             read = sum(row["reason"] is None for row in rows)
             counts: dict[str, float] = {"rows_in": len(part.files), "metric:read": read}
             output.commit(chunk, {"scans": table_from_rows("scans", rows)}, counts)
@@ -122,7 +123,7 @@ def scan_all(
             loaded.
     """
     scanner = Scanner(config)
-    chunks = _read(_files(source), 0, scanner, progress)
+    chunks = _read(_files(source, config), 0, scanner, progress)
     output = _output(chunks.digest, config, scanner, store)
     if (earlier := output.published()) is not None:
         return earlier, 0
@@ -136,10 +137,10 @@ def plan(source: str, config: ProbeConfig, progress: Progress | None = None) -> 
     Raises:
         UserError: the source is missing or holds no file.
     """
-    chunks = _read(_files(source), 0, Scanner(config), progress)
+    chunks = _read(_files(source, config), 0, Scanner(config), progress)
     recipe = chunks.digest
     parts = [chunks.part(chunk, chunk + 1) for chunk in range(chunks.end)]
-    weights = [1 + sum(stored_size(file) for file in part.files) for part in parts]
+    weights = [1 + sum(file.size() for file in part.files) for part in parts]
     return [
         ScanShard(number, first, end, chunks.part(first, end).digest, recipe)
         for number, (first, end) in enumerate(contiguous(weights, config.shards))
@@ -155,7 +156,7 @@ def run_shard(
         UserError: the source is not as it was when the scan was planned.
     """
     scanner = Scanner(config)
-    files = _files(source)[shard.first * ROWS_PER_CHUNK : shard.end * ROWS_PER_CHUNK]
+    files = _files(source, config)[shard.first * ROWS_PER_CHUNK : shard.end * ROWS_PER_CHUNK]
     chunks = _read(files, shard.first, scanner, progress)
     if chunks.digest != shard.digest:
         raise UserError("the source changed while it was scanned", where=source, fix="start the run again")
@@ -174,7 +175,7 @@ def finish(config: ProbeConfig, store: Store, shards: Sequence[ScanShard]) -> Ma
 
 def without_places(config: ProbeConfig) -> ProbeConfig:
     """Return the settings that results depend on: none says where a file is or how work is divided."""
-    changes: dict[str, Any] = {"shards": ProbeConfig.model_fields["shards"].default}
+    changes: dict[str, Any] = dict(_CHOICES)
     if config.aesthetic is not None:
         from share4video.curation.aesthetic import head_hash
 
@@ -200,27 +201,21 @@ def contiguous(weights: Sequence[float], parts: int) -> list[tuple[int, int]]:
     return list(zip(edges, [*edges[1:], len(weights)], strict=True))
 
 
-def _files(source: str) -> list[SourceFile]:
-    """Return the files of a source by name, in whatever order it lists them."""
-    return sorted(list_sources(source), key=lambda file: file.uri)
+def _files(source: str, config: ProbeConfig) -> list[SourceFile]:
+    """Return the files to scan by name, in whatever order the source lists them."""
+    return list_sources(source, allow=config.allow, limit=config.limit, shard=config.part)
+
+
+def _listed(file: SourceFile) -> list[str | None]:
+    listed = [file.source_id, file.licence, file.metadata]
+    return listed if any(listed) else []
 
 
 def _read(files: Sequence[SourceFile], first: int, scanner: Scanner, progress: Progress | None) -> _Chunks:
-    contents = scanner.contents(files, _counter(progress, "files read", 0, len(files)))
-    return _Chunks(first, files, contents)
+    return _Chunks(first, files, scanner.fingerprints(files, Meter("files read", len(files), progress)))
 
 
 def _output(recipe: str, config: ProbeConfig, scanner: Scanner, store: Store) -> ShardSet:
     settings = without_places(config)
     measured = ScanConfig(**{name: getattr(settings, name) for name in ScanConfig.model_fields})
     return ShardSet(store, STAGE, VERSION, inputs=[recipe], config=measured, identity=scanner.identity)
-
-
-def _counter(progress: Progress | None, label: str, before: int, total: int) -> Callable[[int], None]:
-    """Return a counter of a part of the files that reports on all of them."""
-
-    def count(done: int) -> None:
-        if progress is not None:
-            progress(label, before + done, total)
-
-    return count

@@ -5,7 +5,6 @@ The only place of the stage that opens a file of a source.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,18 +18,18 @@ from share4video.dataset.schema import SCANS
 from share4video.errors import UserError
 from share4video.media.decode import uniform_frames
 from share4video.media.limits import Limits, MediaError
-from share4video.media.probe import ClipInfo, Splitting, content_hash, file_size, probe, split
+from share4video.media.probe import ClipInfo, Splitting, probe, split
 from share4video.media.sources import SourceFile
+from share4video.stages.throughput import Meter
 
 if TYPE_CHECKING:
     from share4video.curation.aesthetic import AestheticRater
 
+_HASH = "sha256:"  # of a fingerprint that is the content's hash
 _FILES_AT_ONCE = 2  # each is decoded in a child process of its own
-_ID_LENGTH = 32
 _RATED_SIDE = 640  # pixels; encoders look at less
 
 Row = dict[str, Any]
-Count = Callable[[int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -57,20 +56,23 @@ class Scanner:
         """What results depend on beside the configuration."""
         return {"aesthetic": self._rater.revision} if self._rater else {}
 
-    def contents(self, files: Sequence[SourceFile], count: Count) -> list[str | Rejection]:
-        """Return each file's content hash, or why it has none."""
-        return list(_counted(_in_parallel(self._content, files), count))
+    def fingerprints(self, files: Sequence[SourceFile], meter: Meter) -> list[str | Rejection]:
+        """Return what tells each file's content, where possible without reading it, or why nothing does."""
+        found = []
+        for file, print_ in zip(files, _in_parallel(self._fingerprint, files), strict=True):
+            found.append(print_)
+            meter.add(file.size())
+        return found
 
-    def rows(
-        self, files: Sequence[SourceFile], contents: Sequence[str | Rejection], count: Count
-    ) -> list[Row]:
-        """Return the rows of table ``scans`` of files whose `contents` are known, in their order."""
+    def rows(self, files: Sequence[SourceFile], prints: Sequence[str | Rejection], meter: Meter) -> list[Row]:
+        """Return the rows of table ``scans`` of files whose `fingerprints` are known, in their order."""
+        contents = list(_in_parallel(self._content, list(zip(files, prints, strict=True))))
         one_of_each = {content: file for file, content in zip(files, contents, strict=True)}
         todo = [(file, content) for content, file in one_of_each.items() if isinstance(content, str)]
-        measured = _counted(_in_parallel(self._clips, todo), count)
-        found = {
-            content: self._rated(file, clips) for (file, content), clips in zip(todo, measured, strict=True)
-        }
+        found: dict[str, list[ClipInfo] | Rejection] = {}
+        for (file, digest), clips in zip(todo, _in_parallel(self._clips, todo), strict=True):
+            found[digest] = self._rated(file, clips)
+            meter.add(file.size())
         rows: list[Row] = []
         for file, content in zip(files, contents, strict=True):
             clips = content if isinstance(content, Rejection) else found[content]
@@ -79,30 +81,39 @@ class Scanner:
                 rows.append(_row(file, content_hash=known, **asdict(clips)))
             else:
                 rows += [_row(file, **asdict(clip)) for clip in clips]
-        count(len(files))
+        meter.skip(len(files) - len(todo))
         return rows
 
-    def _content(self, file: SourceFile) -> str | Rejection:
-        if not file.named_in_utf8:
-            return Rejection("unreadable", "the file's name is not UTF-8")
+    def _fingerprint(self, file: SourceFile) -> str | Rejection:
         try:
-            if file_size(file.path, max_bytes=self._config.max_file_bytes) == 0:
-                return Rejection("not_video", "the file is empty")
-            return content_hash(file.path)
+            if file.place.path is not None:
+                return _HASH + file.content_hash(max_bytes=self._config.max_file_bytes)
+            return file.fingerprint()
+        except MediaError as error:
+            return Rejection.of(error)
+
+    def _content(self, row: tuple[SourceFile, str | Rejection]) -> str | Rejection:
+        """Return a file's content hash, or why it has none."""
+        file, found = row
+        if isinstance(found, Rejection) or found.startswith(_HASH):
+            return found if isinstance(found, Rejection) else found.removeprefix(_HASH)
+        try:
+            return file.content_hash(max_bytes=self._config.max_file_bytes)
         except MediaError as error:
             return Rejection.of(error)
 
     def _clips(self, row: tuple[SourceFile, str]) -> list[ClipInfo] | Rejection:
         file, content = row
         try:
-            clip = probe(
-                file.path,
-                limits=self._limits,
-                max_file_bytes=self._config.max_file_bytes,
-                decode_up_to_s=self._config.scan_up_to_s,
-                known_hash=content,
-            )
-            return split(clip, file.path, self._splitting, self._limits) if self._splitting else [clip]
+            with file.opened(content) as path:
+                clip = probe(
+                    path,
+                    limits=self._limits,
+                    max_file_bytes=self._config.max_file_bytes,
+                    decode_up_to_s=self._config.scan_up_to_s,
+                    known_hash=content,
+                )
+                return split(clip, path, self._splitting, self._limits) if self._splitting else [clip]
         except MediaError as error:
             return Rejection.of(error)
 
@@ -117,16 +128,9 @@ class Scanner:
     def _with_rating(self, file: SourceFile, clip: ClipInfo) -> ClipInfo:
         assert self._rater is not None and self._config.aesthetic is not None
         count, span = self._config.aesthetic.frames, (clip.start_s, clip.end_s)
-        frames = uniform_frames(file.path, count, *span, max_side=_RATED_SIDE, limits=self._limits)
+        with file.opened(clip.content_hash) as path:
+            frames = uniform_frames(path, count, *span, max_side=_RATED_SIDE, limits=self._limits)
         return replace(clip, aesthetic=self._rater.rate([frame.rgb for frame in frames]))
-
-
-def stored_size(file: SourceFile) -> int:
-    """Return a file's size in bytes, by which work is divided; 0 where it cannot be read."""
-    try:
-        return file_size(file.path)
-    except MediaError:
-        return 0
 
 
 def finding(row: Row) -> ClipInfo | Rejection:
@@ -137,8 +141,15 @@ def finding(row: Row) -> ClipInfo | Rejection:
 
 
 def _row(file: SourceFile, **known: Any) -> Row:
-    row_id = hashlib.sha256(file.uri.encode()).hexdigest()[:_ID_LENGTH]
-    return {**dict.fromkeys(SCANS.names), "row_id": row_id, "source_uri": file.uri, **known}
+    named = {
+        "row_id": file.row_id,
+        "source_uri": file.uri,
+        "occurrence": file.occurrence,
+        "source_id": file.source_id,
+        "licence": file.licence,
+        "metadata": file.metadata,
+    }
+    return {**dict.fromkeys(SCANS.names), **named, **known}
 
 
 def _splitting(config: ProbeConfig) -> Splitting | None:
@@ -154,9 +165,3 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     """Yield ``work`` of each item, in their order."""
     with ThreadPoolExecutor(min(_FILES_AT_ONCE, os.cpu_count() or 1), "scan") as threads:
         yield from threads.map(work, items)
-
-
-def _counted(items: Iterable[Item], count: Count) -> Iterator[Item]:
-    for done, item in enumerate(items, start=1):
-        yield item
-        count(done)

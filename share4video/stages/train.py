@@ -187,6 +187,7 @@ def _reject(sample: RejectedSample) -> dict[str, Any]:
     return {
         "row_id": sample.sample_id,
         "source_uri": "",
+        "source_id": None,
         "stage": STAGE,
         "reason": sample.reason,
         "sentence": sample.sentence,

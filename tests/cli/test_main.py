@@ -168,6 +168,7 @@ def published(tmp_path: Path) -> tuple[str, StageRef]:
     row = {
         "row_id": "r",
         "source_uri": "a.mp4",
+        "source_id": None,
         "stage": "probe",
         "reason": "dull",
         "sentence": "It is dull.",

@@ -70,6 +70,7 @@ def clip_row(path: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "clip_id": info.content_hash[:32],
         "row_id": uri,
         "source_uri": uri,
+        "source_id": None,
         "content_hash": info.content_hash,
         "start_s": 0.0,
         "end_s": info.duration_s,
@@ -79,6 +80,7 @@ def clip_row(path: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "codec": info.codec,
+        "metadata": None,
         **changes,
     }
 
@@ -100,7 +102,7 @@ def publish_captions(store: Store, clips: StageRef, captions: dict[str, str]) ->
     """Publish table ``brief_captions``, by clip, as the brief stage does."""
     texts = list(captions.values())
     rows = [
-        {"clip_id": clip_id, "caption": text, "embedding": vector.tolist()}
+        {"clip_id": clip_id, "caption": text, "embedding": vector.tolist(), "shift_s": None}
         for clip_id, text, vector in zip(captions, texts, HashingEncoder().encode(texts), strict=True)
     ]
     output = ShardSet(store, "brief", "test", inputs=[clips.content_hash, *texts], config=BriefConfig())

@@ -18,5 +18,6 @@ def an_output(store: Store, **changes: Any) -> ShardSet:
 
 def briefs(*clip_ids: str) -> pa.Table:
     return table_from_rows(
-        "brief_captions", [{"clip_id": clip_id, "caption": "a", "embedding": [0.5]} for clip_id in clip_ids]
+        "brief_captions",
+        [{"clip_id": clip_id, "caption": "a", "embedding": [0.5], "shift_s": None} for clip_id in clip_ids],
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from share4video.dataset.formats import llava, sharegpt4video
+from share4video.dataset.formats import lines, llava, sharegpt4video
 from share4video.dataset.formats.sharegpt4video import SUMMARY_IDX, Caption, Record
 from share4video.dataset.messages import (
     Message,
@@ -117,7 +117,7 @@ def test_the_released_files_defects_are_mended_and_noted(
         (_line(captions=[{"idx": None, "content": "A."}]), "wrong_shape"),
         (_line(captions=[{"idx": "-1", "content": "A."}, {"idx": "-1", "content": "B."}]), "wrong_shape"),
         (_line(captions=[{"idx": "0", "content": " "}]), "no_captions"),
-        (b" " * (sharegpt4video.MAX_LINE_BYTES + 5) + b"{}", "line_too_long"),
+        (b" " * (lines.MAX_LINE_BYTES + 5) + b"{}", "line_too_long"),
     ],
 )
 def test_a_bad_line_is_one_reject_and_the_next_line_is_read(

@@ -30,7 +30,7 @@ for shard in range(2):
             output.attach(f"files/{shard}", bytes(100_000), shard)
             if shard == int(sys.argv[2]):
                 os.kill(os.getpid(), signal.SIGKILL)
-            rows = [{"clip_id": str(shard), "caption": "a", "embedding": [0.5]}]
+            rows = [{"clip_id": str(shard), "caption": "a", "embedding": [0.5], "shift_s": None}]
             output.commit(shard, {"brief_captions": table_from_rows("brief_captions", rows)}, {"rows_in": 1})
 print(computed, output.publish(2).ref)
 """

@@ -157,7 +157,7 @@ def test_a_table_that_does_not_fit_its_schema_is_refused(store: LocalStore) -> N
         table_from_rows("brief_captions", [{"clip_id": "a", "caption": "a"}])
     with pytest.raises(ValueError):
         an_output(store).commit(0, {"brief_captions": pa.table({"clip_id": ["a"]})})
-    holes = pa.table({"clip_id": [None], "caption": ["a"], "embedding": [[0.1]]})
+    holes = pa.table({"clip_id": [None], "caption": ["a"], "embedding": [[0.1]], "shift_s": [0.0]})
     with pytest.raises(ValueError):
         an_output(store).commit(0, {"brief_captions": holes})
     assert list(store.list("stage")) == []

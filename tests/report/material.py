@@ -164,6 +164,7 @@ def _captioned(clip: Clip, number: int, errors: float, side: int, spoken: str) -
         "clip_id": clip_id,
         "row_id": f"row-{number}",
         "source_uri": f"clip-{number:04d}.mp4",
+        "source_id": None,
         "content_hash": clip_id,
         "start_s": 0.0,
         "end_s": clip.duration_s,
@@ -173,6 +174,7 @@ def _captioned(clip: Clip, number: int, errors: float, side: int, spoken: str) -
         "width": 256,
         "height": 256,
         "codec": "h264",
+        "metadata": None,
     }
     keyframes = [
         {
@@ -230,6 +232,7 @@ def _reject(
     return {
         "row_id": name,
         "source_uri": name,
+        "source_id": None,
         "stage": stage,
         "reason": reason,
         "sentence": f"it lasts too short a time{spoken}",
@@ -239,7 +242,9 @@ def _reject(
 
 
 def _briefs(ids: Sequence[str]) -> list[Row]:
-    return [{"clip_id": clip_id, "caption": "A clip.", "embedding": [1.0]} for clip_id in ids]
+    return [
+        {"clip_id": clip_id, "caption": "A clip.", "embedding": [1.0], "shift_s": None} for clip_id in ids
+    ]
 
 
 def _pairs(ids: Sequence[str]) -> dict[str, list[Row]]:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway.addresses import address_allowed, host_allowed, system_resolver
+from serving.gateway.addresses import host_allowed, system_resolver
 from serving.gateway.media_source import Kind, MediaSource
 from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
+from share4video.media.addresses import address_allowed
 from share4video.store import Store
 from tests.serving.media_host import MP4, MediaHost, media_host
 

@@ -70,7 +70,8 @@ def publish_captioned(
     differentials = [row for colour in colours for row in _differentials(colour)]
     captions = [_caption(colour) for colour in colours if colour not in unsummarised]
     briefs = [
-        {"clip_id": f"clip-{c}", "caption": f"A {c} square moves.", "embedding": [1.0]} for c in colours
+        {"clip_id": f"clip-{c}", "caption": f"A {c} square moves.", "embedding": [1.0], "shift_s": None}
+        for c in colours
     ]
     frames = [
         {"clip_id": f"clip-{c}", "index": i, "timestamp_s": i * 2.0, "similarity": None, "jpeg": b"x"}
@@ -106,6 +107,7 @@ def _clip(colour: str, source: Path) -> dict[str, Any]:
         "clip_id": f"clip-{colour}",
         "row_id": f"row-{colour}",
         "source_uri": f"{colour}.mp4",
+        "source_id": None,
         "content_hash": content_hash(source / f"{colour}.mp4"),
         "start_s": 0.0,
         "end_s": 2.0,
@@ -115,6 +117,7 @@ def _clip(colour: str, source: Path) -> dict[str, Any]:
         "width": 2 * SIDE,
         "height": SIDE,
         "codec": "h264",
+        "metadata": None,
     }
 
 

@@ -138,7 +138,7 @@ def test_what_cannot_be_decoded_is_a_reject(
     rejects = read_table(store, result.ref, "rejects").to_pylist()
     assert {row["source_uri"]: row["reason"] for row in rejects} == {
         "words.mp4": "not_video",
-        "../../etc/passwd": "unreadable",
+        "../../etc/passwd": "not_allowed",
     }
     assert not any(str(tmp_path) in row["sentence"] for row in rejects)
 

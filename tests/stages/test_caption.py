@@ -32,6 +32,7 @@ def clip_row(number: int) -> dict[str, Any]:
         "clip_id": f"clip-{number:02d}",
         "row_id": f"row-{number:02d}",
         "source_uri": f"films/{number}.mp4",
+        "source_id": None,
         "content_hash": f"{number}",
         "start_s": 0.0,
         "end_s": 30.0,
@@ -41,6 +42,7 @@ def clip_row(number: int) -> dict[str, Any]:
         "width": 64,
         "height": 48,
         "codec": "h264",
+        "metadata": None,
     }
 
 

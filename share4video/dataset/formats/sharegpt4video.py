@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
 from share4video.errors import UserError
 
 SUMMARY_IDX = "-1"
-MAX_LINE_BYTES = 4 << 20
 
 # Damaged inside the released archives, though its captions are fine: (zip_folder, file name).
 KNOWN_DAMAGED = frozenset({("panda_videos_11", "qek9AMGMhzE.mp4")})
@@ -91,17 +91,13 @@ def read(path: Path) -> Iterator[Record | Reject]:
         ) from error
     seen: set[str] = set()
     with reader:
-        number = 0
-        while line := reader.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):
-                    line = reader.readline(MAX_LINE_BYTES)
-                yield Reject(number, "line_too_long", f"the line is longer than {MAX_LINE_BYTES} bytes")
+        for number, line in numbered_lines(reader):
+            if line is None:
+                yield Reject(number, "line_too_long", LINE_TOO_LONG)
                 continue
             if not line.strip():
                 continue
-            found = _parse(line, number)
+            found = parse(line, number)
             if isinstance(found, Record) and found.video_id in seen:
                 found = Reject(number, "duplicate_id", f"video_id {found.video_id!r} was on an earlier line")
             if isinstance(found, Record):
@@ -132,7 +128,8 @@ class _Malformed(Exception):
     """Why a line is no record; its text is the reject's sentence."""
 
 
-def _parse(line: bytes, number: int) -> Record | Reject:
+def parse(line: bytes, number: int) -> Record | Reject:
+    """Return what a line says, or why it is no record."""
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate passes JSON but is no text

@@ -13,11 +13,16 @@ import pytest
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
 from share4video.media.probe import content_hash
-from share4video.media.sources import clip_path, list_sources, source_path
+from share4video.media.sources import clip_file, join_sources, list_sources
 
 
 def row(path: Path, uri: str) -> dict[str, Any]:
     return {"clip_id": "abc", "source_uri": uri, "content_hash": content_hash(path)}
+
+
+def path_of(source: Path | str, clip: dict[str, Any]) -> Path:
+    with clip_file(source, clip) as path:
+        return path
 
 
 @pytest.fixture
@@ -30,22 +35,22 @@ def film(tmp_path: Path) -> Path:
 
 def test_a_file_that_is_as_it_was_is_found(film: Path) -> None:
     clip = row(film, "one.mp4")
-    assert clip_path(str(film.parent), clip) == film
-    assert clip_path(film, clip) == film  # the source is this one file
+    assert path_of(str(film.parent), clip) == film
+    assert path_of(film, clip) == film  # the source is this one file
     elsewhere = film.parent.parent / "moved"
     film.parent.rename(elsewhere)
-    assert clip_path(elsewhere, clip) == elsewhere / "one.mp4"
+    assert path_of(elsewhere, clip) == elsewhere / "one.mp4"
 
 
 @pytest.mark.parametrize("other", [b"what was PROBED", b"longer than what was probed", b""])
 def test_a_file_that_was_replaced_is_noticed_also_after_it_was_seen(film: Path, other: bytes) -> None:
     clip = row(film, "one.mp4")
-    clip_path(film.parent, clip)
+    path_of(film.parent, clip)
     replacement = film.with_name("new.mp4")
     replacement.write_bytes(other)
     replacement.replace(film)
     with pytest.raises(UserError, match="clip abc as it was probed, the file of this name holds") as caught:
-        clip_path(film.parent, clip)
+        path_of(film.parent, clip)
     assert caught.value.where == str(film)
 
 
@@ -54,14 +59,16 @@ def test_a_file_that_cannot_be_read_is_not_a_fault_of_the_clip(film: Path, tmp_p
     (tmp_path / "folders" / "one.mp4").mkdir(parents=True)
     for source, why in ((tmp_path / "none", "No such file"), (tmp_path / "folders", "not a regular file")):
         with pytest.raises(UserError, match=f"as it was probed, .*{why}"):
-            clip_path(source, clip)
+            path_of(source, clip)
 
 
 def test_a_name_that_leads_out_is_a_fault_of_the_table(film: Path, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    for uri in ("../films/one.mp4", str(film), "s3://bucket/one.mp4"):
-        with pytest.raises(MediaError):
-            clip_path(tmp_path / "inner", row(film, uri))
+    for uri in ("../films/one.mp4", str(film), "s3://bucket/one.mp4", "a/../../films/one.mp4"):
+        for source in (tmp_path / "inner", film, join_sources([str(tmp_path / "inner"), str(film)])):
+            with pytest.raises(MediaError) as caught:
+                path_of(source, row(film, uri))
+            assert caught.value.reason == "not_allowed"
 
 
 def test_a_source_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
@@ -70,7 +77,19 @@ def test_a_source_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         list_sources(long)
     assert caught.value.where == long
     with pytest.raises(UserError, match="cannot read the source: File name too long"):
-        source_path(long, "one.mp4")
+        path_of(long, {"clip_id": "abc", "source_uri": "one.mp4", "content_hash": ""})
+
+
+def test_of_several_sources_the_first_step_names_the_one(film: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "one.mp4").write_bytes(b"another film of the same name")
+    source = join_sources([str(film.parent), str(other)])
+    assert path_of(source, row(film, "films/one.mp4")) == film
+    with pytest.raises(UserError, match="holds something else"):
+        path_of(source, row(film, "other/one.mp4"))
+    with pytest.raises(MediaError, match="no source is called 'elsewhere'"):
+        path_of(source, row(film, "elsewhere/one.mp4"))
 
 
 LISTING_OF_NOBODY = """
@@ -103,7 +122,7 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path: Path, locked: str
     try:
         said = subprocess.run(
             [sys.executable, "-c", LISTING_OF_NOBODY, "closed/films"],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
             cwd=tmp_path / "open",
             capture_output=True,
             text=True,
