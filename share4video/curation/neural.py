@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share4video.curation.encoders import Rgb, Vectors
+from share4video.curation.encoders import FRAMES_PER_BATCH, Rgb, Vectors
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 PAPER_FRAME_THRESHOLD = 0.93  # section 3.2 and the released script
-FRAMES_PER_BATCH = 32
 TEXTS_PER_BATCH = 64
 
 
 class OpenClipEncoder:
     """CLIP's class token before the last norm of the vision tower: ``hidden_states[-1][:, 0]`` elsewhere.
+
+    Every batch has one size, the last is filled up: matrix products of another shape may differ in their
+    last bits, and a frame's vector must not depend on the frames encoded beside it.
 
     Args:
         architecture: open_clip's name.
@@ -53,9 +55,9 @@ class OpenClipEncoder:
 
     @classmethod
     def named(cls, model: str) -> OpenClipEncoder:
-        """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's."""
+        """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's, and ``random`` for none."""
         architecture, _, weights = model.partition("/")
-        return cls(architecture, weights or "openai")
+        return cls(architecture, None if weights == "random" else weights or "openai")
 
     @property
     def name(self) -> str:
@@ -95,10 +97,11 @@ class OpenClipEncoder:
             with torch.inference_mode():
                 for start in range(0, len(frames), FRAMES_PER_BATCH):
                     batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
+                    batch += [torch.zeros_like(batch[0])] * (FRAMES_PER_BATCH - len(batch))
                     tower(torch.stack(batch).to(_device()))
         finally:
             hook.remove()
-        return _unit(states)
+        return _unit(states)[: len(frames)]
 
 
 class BertEncoder:

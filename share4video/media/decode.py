@@ -22,7 +22,7 @@ from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
 from share4video.media.sources import source_path
 
-__all__ = ["Frame", "Limits", "MediaError", "frames_at", "source_path", "uniform_frames"]
+__all__ = ["Frame", "Limits", "MediaError", "frame_times", "frames_at", "source_path", "uniform_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,26 @@ def uniform_frames(
         "max_side": _checked(max_side),
     }
     return _call("uniform", path, arguments, limits)
+
+
+def frame_times(
+    path: str | Path, start_s: float, end_s: float, *, limits: Limits | None = None
+) -> tuple[list[float], float]:
+    """Return when each frame shown from ``start_s`` until before ``end_s`` comes on show, and the frame rate.
+
+    Nothing is decoded. ``frames_at`` gives a frame for its own time. The rate, in frames per second, is the
+    one the container declares, which for a constant rate is exact where the mean of rounded times is not; 0
+    where it declares none.
+
+    Raises:
+        ValueError: the span is not one.
+        MediaError: the file cannot be read, or not within ``limits``.
+    """
+    if not 0 <= start_s < end_s < math.inf:
+        raise ValueError(f"need a span, got {start_s} to {end_s}")
+    arguments = {"start_s": start_s, "end_s": end_s}
+    facts = pool().call("times", os.path.abspath(path), arguments, limits or Limits()).facts
+    return facts["times_s"], facts["fps"]
 
 
 def _checked(max_side: int | None) -> int | None:
