@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from share4video.errors import UserError
 
-FRAMES_PER_BATCH = 16  # what is gathered for one ``encode``, and what learned encoders compute at a time
+FRAMES_PER_BATCH = 8  # what is gathered for one ``encode``, and what learned encoders compute at a time
 
 Vectors = npt.NDArray[np.float32]
 Rgb = npt.NDArray[np.uint8]
