@@ -34,6 +34,7 @@ class OpenClipEncoder:
     Args:
         architecture: open_clip's name.
         weights: a tag open_clip knows, a ``.safetensors`` file, or None for random weights from seed 0.
+        batch: frames computed at a time.
 
     Raises:
         UserError: OpenAI's weights are asked for in an architecture that computes another activation.
@@ -42,7 +43,9 @@ class OpenClipEncoder:
     threshold = PAPER_FRAME_THRESHOLD
     duplicate_threshold = 0.98  # what Open-Sora uses on one frame; not measured here
 
-    def __init__(self, architecture: str, weights: str | None = "openai") -> None:
+    def __init__(
+        self, architecture: str, weights: str | None = "openai", *, batch: int = FRAMES_PER_BATCH
+    ) -> None:
         if weights == "openai" and not architecture.endswith("-quickgelu"):
             raise UserError(
                 "OpenAI's CLIP weights need QuickGELU, which this architecture does not compute",
@@ -51,7 +54,7 @@ class OpenClipEncoder:
             )
         if weights is not None and "/" in weights and not weights.endswith(".safetensors"):
             raise UserError("weights must be safetensors", where=weights, fix="convert the file")
-        self.architecture, self.weights = architecture, weights
+        self.architecture, self.weights, self.batch = architecture, weights, batch
 
     @classmethod
     def named(cls, model: str) -> OpenClipEncoder:
@@ -95,9 +98,9 @@ class OpenClipEncoder:
         )
         try:
             with torch.inference_mode():
-                for start in range(0, len(frames), FRAMES_PER_BATCH):
-                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
-                    batch += [torch.zeros_like(batch[0])] * (FRAMES_PER_BATCH - len(batch))
+                for start in range(0, len(frames), self.batch):
+                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + self.batch]]
+                    batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
                     tower(torch.stack(batch).to(_device()))
         finally:
             hook.remove()

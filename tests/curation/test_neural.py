@@ -120,10 +120,9 @@ def test_clip_vector_is_the_class_token_of_hugging_faces_last_hidden_state(tiny:
 
 
 @pytest.mark.slow
-def test_clip_vector_of_the_papers_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clip_vector_of_the_papers_architecture() -> None:
     pytest.importorskip("open_clip")
-    monkeypatch.setattr("share4video.curation.neural.FRAMES_PER_BATCH", 1)  # a frame takes seconds
-    encoder = OpenClipEncoder("ViT-L-14-336-quickgelu", None)
+    encoder = OpenClipEncoder("ViT-L-14-336-quickgelu", None, batch=1)  # a frame takes seconds
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, 255, (360, 640, 3), dtype=np.uint8)]
     assert_equal_to_hugging_face(encoder, frames, heads=16)

@@ -158,9 +158,8 @@ def test_frames_are_encoded_once_in_batches_that_span_clips(
         frames += len(alone)
     assert sum(encoder.calls) == frames and max(encoder.calls) <= FRAMES_PER_BATCH
     if held == 256:
-        assert encoder.calls[: frames // FRAMES_PER_BATCH] == [FRAMES_PER_BATCH] * (
-            frames // FRAMES_PER_BATCH
-        )
+        full = frames // FRAMES_PER_BATCH
+        assert encoder.calls[:full] == [FRAMES_PER_BATCH] * full
 
 
 def test_uniform_mode_keeps_every_sample(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
