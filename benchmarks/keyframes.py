@@ -319,7 +319,7 @@ def measure(
 
 
 def main(
-    films: Annotated[int, typer.Option(help="How many films of 20 s; together they are the long one.")] = 6,
+    films: Annotated[int, typer.Option(help="How many films of 15 s; together they are the long one.")] = 8,
     rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 2,
     memory_gb: Annotated[float, typer.Option(help="How much the published algorithm may hold.")] = 8.0,
     videos: Annotated[Path | None, typer.Option(help="A folder of real clips, to count colours on.")] = None,
@@ -335,7 +335,7 @@ def main(
         results = measure(
             Path(folder),
             films=films,
-            seconds_each=20.0,
+            seconds_each=15.0,
             size=(1920, 1080),
             rounds=rounds,
             memory_gb=memory_gb,

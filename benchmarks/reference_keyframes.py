@@ -38,7 +38,7 @@ def one_at_a_time(name: str) -> FrameEncoder:
 
 
 def every_frame(film: Path, most_bytes: float = math.inf) -> tuple[list[Bgr], int]:
-    """Return every frame of a film's first 120 s, or fewer that fill the bound, and its rate as an integer."""
+    """Return every frame of a film's first 120 s, or fewer that fill the bound; and its rate, an integer."""
     capture = cv2.VideoCapture(str(film))
     fps = int(capture.get(cv2.CAP_PROP_FPS))
     kept: list[Any] = []
