@@ -42,6 +42,26 @@ class Frame:
         return Image.fromarray(self.rgb)
 
 
+def frame_times(
+    path: str | Path, start_s: float, end_s: float, *, limits: Limits | None = None
+) -> tuple[list[float], float]:
+    """Return when each frame shown from ``start_s`` until before ``end_s`` comes on show, and the frame rate.
+
+    Nothing is decoded. ``frames_at`` gives a frame for its own time. The rate, in frames per second, is the
+    one the container declares, which for a constant rate is exact where the mean of rounded times is not; 0
+    where it declares none.
+
+    Raises:
+        ValueError: the span is not one.
+        MediaError: the file cannot be read, or not within ``limits``.
+    """
+    if not 0 <= start_s < end_s < math.inf:
+        raise ValueError(f"need a span, got {start_s} to {end_s}")
+    arguments = {"start_s": start_s, "end_s": end_s}
+    facts = pool().call("times", os.path.abspath(path), arguments, limits or Limits()).facts
+    return facts["times_s"], facts["fps"]
+
+
 def frames_at(
     path: str | Path,
     timestamps_s: Sequence[float],
@@ -100,26 +120,6 @@ def uniform_frames(
         "max_side": _checked(max_side),
     }
     return _call("uniform", path, arguments, limits)
-
-
-def frame_times(
-    path: str | Path, start_s: float, end_s: float, *, limits: Limits | None = None
-) -> tuple[list[float], float]:
-    """Return when each frame shown from ``start_s`` until before ``end_s`` comes on show, and the frame rate.
-
-    Nothing is decoded. ``frames_at`` gives a frame for its own time. The rate, in frames per second, is the
-    one the container declares, which for a constant rate is exact where the mean of rounded times is not; 0
-    where it declares none.
-
-    Raises:
-        ValueError: the span is not one.
-        MediaError: the file cannot be read, or not within ``limits``.
-    """
-    if not 0 <= start_s < end_s < math.inf:
-        raise ValueError(f"need a span, got {start_s} to {end_s}")
-    arguments = {"start_s": start_s, "end_s": end_s}
-    facts = pool().call("times", os.path.abspath(path), arguments, limits or Limits()).facts
-    return facts["times_s"], facts["fps"]
 
 
 def _checked(max_side: int | None) -> int | None:

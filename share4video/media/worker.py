@@ -99,10 +99,10 @@ def _refusal(error: MediaError) -> dict[str, Any]:
 def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[str, Any]:
     """Do what is asked, sending frames as they come; return the facts found."""
     operation, path = request["operation"], request["path"]
-    if operation == "inspect":
-        return inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
     if operation == "times":
         return inspection.span_times(path, limits, request["start_s"], request["end_s"])
+    if operation == "inspect":
+        return inspection.inspect(path, limits, decode_up_to_s=request["decode_up_to_s"])
     if operation == "uniform":
         moments = inspection.span_moments(path, limits, request["start_s"], request["end_s"])
         ticks = [moments[index] for index in uniform_indices(len(moments), request["n"])]
