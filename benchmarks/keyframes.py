@@ -43,19 +43,16 @@ from benchmarks.command import run, write_results
 from benchmarks.demo import pss
 from benchmarks.environment import ROOT, environment
 from benchmarks.films import join, write_film
+from benchmarks.keyframe_runs import Probed, decoded, encode, probed_films, run_ours, seconds
 from benchmarks.reference_keyframes import key_frames, one_at_a_time
-from share4video.config import KeyframeConfig, ProbeConfig
-from share4video.curation.encoders import FRAMES_PER_BATCH, FrameEncoder, frame_encoder
-from share4video.curation.samples import choose, most_samples, sample
-from share4video.dataset.shards import StageRef, read_table
+from share4video.config import KeyframeConfig
+from share4video.curation.encoders import frame_encoder
+from share4video.curation.samples import choose, sample
 from share4video.errors import UserError
 from share4video.media.decode import frames_at
-from share4video.media.limits import MediaError
 from share4video.media.probe import probe as probe_file
 from share4video.media.sampling import every
-from share4video.stages import keyframes, probe
-from share4video.stages.clip_frames import DECODERS, ClipFrames, Row, clip_frames
-from share4video.store import LocalStore
+from share4video.stages.clip_frames import DECODERS
 
 SPEEDUP, OVER_PARTS, KEY_FRAMES_ALONE, MEMORY_SHARE = 2.0, 1.25, 8.0, 0.1
 ENCODER = "open_clip:ViT-B-32/random"
@@ -63,57 +60,6 @@ PAPER_ENCODER = "open_clip:ViT-L-14-336-quickgelu/random"
 NEAREST = "nearest-iframe"
 LOOK_EVERY_S = 0.1
 PACKAGES = ("share4video", "av", "numpy", "pillow", "torch", "open_clip_torch")
-
-Probed = tuple[StageRef, str]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def probed_films(source: Path) -> Probed:
-    """Probe films as a curation does, which is not timed: ours and theirs begin with whole files."""
-    config = ProbeConfig(min_duration_s=0, min_height=1, max_duration_s=3600)
-    found = probe.run_stage(probe.ProbeInputs(str(source)), config, LocalStore(source.parent / "store"))
-    return found.ref, str(source)
-
-
-def run_ours(films: Probed, config: KeyframeConfig, decoders: int) -> int:
-    """Run the stage on an empty store; return how many key frames there are."""
-    clips, source = films
-    store = LocalStore(Path(source).parent / "store")
-    with tempfile.TemporaryDirectory(dir=Path(source).parent) as folder:
-        inputs, own = keyframes.KeyframesInputs(clips, source), LocalStore(Path(folder))
-        for key in store.list(clips.prefix):
-            own.put(key, store.get(key))
-        return int(keyframes.run_stage(inputs, config, own, decoders=decoders).metrics["key_frames"])
-
-
-def decoded(films: Probed, config: KeyframeConfig, decoders: int) -> list[ClipFrames]:
-    """Decode the films as the stage does, and nothing more."""
-    clips, source = films
-    rows = read_table(LocalStore(Path(source).parent / "store"), clips, "clips").to_pylist()
-
-    def length_s(clip: Row) -> float:
-        return float(clip["end_s"] - clip["start_s"])
-
-    found = clip_frames(
-        rows,
-        source,
-        lambda path, clip: sample(path, clip["start_s"], clip["end_s"], config),
-        None,
-        most_frames=lambda clip: most_samples(length_s(clip), config),
-        decoders=decoders,
-    )
-    return [frames for _, frames in found if not isinstance(frames, MediaError)]
-
-
-def encode(clips: Sequence[ClipFrames], encoder: FrameEncoder) -> None:
-    pictures = [picture for clip in clips for picture in clip.samples.pictures]
-    for start in range(0, len(pictures), FRAMES_PER_BATCH):
-        encoder.encode(pictures[start : start + FRAMES_PER_BATCH])
 
 
 def measure_speed(
@@ -199,11 +145,11 @@ def measure_memory(
 
 _OURS = """
 import sys
-from benchmarks.keyframes import DECODERS, run_ours
+from benchmarks.keyframe_runs import run_ours
 from share4video.config import KeyframeConfig
 from share4video.dataset.shards import StageRef
 films = StageRef.parse(sys.argv[1]), sys.argv[2]
-run_ours(films, KeyframeConfig.model_validate_json(sys.argv[3]), DECODERS)
+run_ours(films, KeyframeConfig.model_validate_json(sys.argv[3]))
 """
 
 
@@ -227,10 +173,10 @@ def peak_gb(*arguments: str) -> tuple[float, str]:
 def count_by_colour_order(folder: Path, encoders: Sequence[str]) -> dict[str, Any]:
     """Count the key frames of real clips for pictures in RGB and in BGR."""
     counts: dict[str, Any] = {name: {} for name in encoders}
+    loaded = {name: frame_encoder(name) for name in encoders}
     for path in sorted(folder.glob("*.mp4")):
         found = sample(path, 0.0, probe_file(path).duration_s, KeyframeConfig())
-        for name in encoders:
-            encoder = frame_encoder(name)
+        for name, encoder in loaded.items():
             orders = {"rgb": found.pictures, "bgr": [p[..., ::-1].copy() for p in found.pictures]}
             config = KeyframeConfig(encoder=name)
             counts[name][path.name] = {

@@ -157,11 +157,11 @@ def _terms(text: str) -> set[str]:
     return {*words, *(f"{left} {right}" for left, right in zip(words, words[1:], strict=False))}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def frame_encoder(name: str) -> FrameEncoder:
     """Return the frame encoder a configuration names; its weights are loaded at the first ``encode``.
 
-    The last one named is kept, so that the shards of a run load it once.
+    The last two named are kept, so that the shards of a run load theirs once.
 
     ``descriptor``, ``descriptor-coarse``, or ``open_clip:ARCHITECTURE[/WEIGHTS]``, where weights are a tag
     that open_clip knows, a ``.safetensors`` file, or ``random`` (for measurements).
