@@ -28,6 +28,7 @@ def write_film(path: Path, width: int, height: int, seconds: float, *, fps: int 
         options = {"preset": "veryfast", "crf": "21"}
         stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", GOP
+        stream.thread_type = "FRAME"  # x264 would cut pictures into slices for threads of the other kind
         for number in range(round(seconds * fps)):
             x = round(_PAN / 2 * (1 - np.cos(number / fps / 3)))
             y = round(_SWAY * (1 + np.sin(number / fps)))
