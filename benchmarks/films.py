@@ -50,10 +50,11 @@ def join(films: list[Path], path: Path) -> Path:
                 source = part.streams.video[0]
                 stream = stream or joined.add_stream_from_template(source)
                 for packet in part.demux(source):
-                    if packet.dts is None:
-                        continue
+                    if packet.pts is None or packet.dts is None:
+                        continue  # the empty one at the end
                     packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
                     packet.stream = stream
                     joined.mux(packet)
+                assert source.duration is not None
                 offset += source.duration
     return path
