@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from share4video.captioning.client import ChatClient
@@ -12,44 +12,37 @@ from share4video.captioning.domain_guard import engine_domain, refuse_foreign_cl
 from share4video.captioning.engine import connect_all
 from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
-from share4video.curation.encoders import frame_encoder
-from share4video.curation.keyframes import jpeg_bytes, select
+from share4video.curation.keyframes import jpeg_bytes
+from share4video.curation.samples import Samples, choose, encoder_of, sample
 from share4video.errors import UserError
-from share4video.media.decode import Frame, frames_at
 from share4video.media.limits import MediaError
 from share4video.media.probe import probe
-from share4video.media.sampling import every
 
 
-def sampled_frames(path: Path, config: KeyframeConfig) -> list[Frame]:
-    """Decode a clip's frames at the sampling interval, each once, in order of time.
+def sampled_frames(path: Path, config: KeyframeConfig) -> Samples:
+    """Decode the frames of a clip that are looked at, each once, in order of time.
 
     Raises:
-        UserError: the file is no video that can be decoded.
+        UserError: the file is no video that can be decoded, or none for the configured mode.
     """
     try:
-        times_s = every(probe(path).duration_s, config.interval_s)
-        frames = frames_at(path, times_s, max_side=config.max_side)
+        return sample(path, 0.0, probe(path).duration_s, config)
     except MediaError as error:
         raise UserError(error.sentence, where=str(path), fix="give a video file") from error
-    by_time = {frame.timestamp_s: frame for frame in frames}  # slow video shows one frame at several samples
-    return [by_time[time_s] for time_s in sorted(by_time)]
 
 
-def key_frames(frames: Sequence[Frame], config: KeyframeConfig) -> list[KeyFrame]:
+def key_frames(samples: Samples, config: KeyframeConfig) -> list[KeyFrame]:
     """Choose the key frames among a clip's sampled frames, as the keyframes stage does."""
-    encoder = frame_encoder(config.encoder)
-    threshold = encoder.threshold if config.threshold is None else config.threshold
-    encodings = encoder.encode([frame.rgb for frame in frames])
-    times_s = [frame.timestamp_s for frame in frames]
-    chosen = select(encodings, threshold, timestamps_s=times_s, max_gap_s=config.max_gap_s)
+    encoder = encoder_of(config)
+    encodings = None if encoder is None else encoder.encode(samples.pictures)
+    frames = samples.frames
     return [
         KeyFrame(
             number,
-            times_s[one.sample],
+            frames[one.sample].timestamp_s,
             jpeg_bytes(frames[one.sample].rgb, max_side=config.max_side, quality=config.jpeg_quality),
         )
-        for number, one in enumerate(chosen, 1)
+        for number, one in enumerate(choose(samples, encodings, encoder, config), 1)
     ]
 
 
@@ -75,9 +68,9 @@ def caption_clip(
     """
     domain, models = engine_domain(captioner), [_name(captioner), _name(summarizer or captioner)]
     refuse_mixed(domain, engine_domain(summarizer or captioner), names=(models[0], models[1]))
-    pictures = sampled_frames(path, keyframes or KeyframeConfig())
-    refuse_foreign_clip(domain, [frame.rgb for frame in pictures], model=models[0], where=str(path))
-    frames = key_frames(pictures, keyframes or KeyframeConfig())
+    samples = sampled_frames(path, keyframes or KeyframeConfig())
+    refuse_foreign_clip(domain, samples.pictures, model=models[0], where=str(path))
+    frames = key_frames(samples, keyframes or KeyframeConfig())
 
     async def run() -> list[SpanCaption]:
         captions = []

@@ -165,15 +165,29 @@ class DedupConfig(Config):
 
 
 class KeyframeConfig(Config):
-    """Semantic key frames (paper section 3.2: every 2 s, kept below 0.93 to the latest key frame)."""
+    """Semantic key frames (paper section 3.2: every 2 s, kept below 0.93 to the latest key frame).
 
+    ``mode`` is whose rule holds: the paper's, the released script's (``reference``: by frame number, nothing
+    under 10 s, cut at 120 s, the last frame only now and then), or none (``uniform`` keeps every sample and
+    compares nothing, so that ``encoder`` and ``threshold`` do not matter). In the paper's mode ``max_gap_s``
+    and ``motion_threshold`` (see ``curation.motion`` for its unit; try 0.05) keep further samples.
+    """
+
+    mode: Literal["paper", "reference", "uniform"] = "paper"
     interval_s: float = Field(2.0, gt=0)
     encoder: str = "descriptor"
     threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
     max_gap_s: float | None = Field(None, gt=0)
+    motion_threshold: float | None = Field(None, gt=0)
     max_side: int = Field(1024, ge=64)
     jpeg_quality: int = Field(92, ge=50, le=100)
     shards: int = Field(2, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _triggers_of_the_paper(self) -> KeyframeConfig:
+        if self.mode != "paper" and (self.max_gap_s is not None or self.motion_threshold is not None):
+            raise ValueError("max_gap_s and motion_threshold need mode paper")
+        return self
 
 
 class CaptionConfig(Config):

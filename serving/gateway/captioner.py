@@ -24,11 +24,10 @@ from share4video.captioning.differential import Caption
 from share4video.captioning.roles import KeyFrame, Summary, TimedCaption, messages
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
 from share4video.curation.encoders import frame_encoder
+from share4video.curation.samples import sample
 from share4video.errors import UserError
-from share4video.media.decode import frames_at
 from share4video.media.limits import MediaError
 from share4video.media.probe import probe
-from share4video.media.sampling import every
 
 RETRIES = 2  # a client is waiting: fewer than a pipeline's
 _FAILURES = {
@@ -133,14 +132,11 @@ class CaptionService:
         try:
             facts = probe(path, limits=limits, decode_up_to_s=bound_s)
             refuse_longer(facts.duration_s, bound_s)
-            times_s = every(facts.duration_s, self.keyframes.interval_s)
-            shown = frames_at(path, times_s, max_side=self.keyframes.max_side, limits=limits)
+            samples = sample(path, 0.0, facts.duration_s, self.keyframes, limits=limits)
         except MediaError as error:
             raise undecodable(error) from error
-        by_time = {frame.timestamp_s: frame for frame in shown}  # slow video shows one at several samples
-        frames = [by_time[time_s] for time_s in sorted(by_time)]
-        self.visual.refuse_foreign([frame.rgb for frame in frames])
-        chosen = key_frames(frames, self.keyframes)
+        self.visual.refuse_foreign(samples.pictures)
+        chosen = key_frames(samples, self.keyframes)
         if len(chosen) > self.settings.max_keyframes:
             bound = self.settings.max_keyframes
             raise Refusal(413, "media_too_long", f"the clip has {len(chosen)} key frames; {bound} are taken")

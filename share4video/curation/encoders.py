@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from share4video.errors import UserError
 
+FRAMES_PER_BATCH = 8  # what is gathered for one ``encode``, and what learned encoders compute at a time
+
 Vectors = npt.NDArray[np.float32]
 Rgb = npt.NDArray[np.uint8]
 
@@ -155,10 +157,14 @@ def _terms(text: str) -> set[str]:
     return {*words, *(f"{left} {right}" for left, right in zip(words, words[1:], strict=False))}
 
 
+@lru_cache(maxsize=2)
 def frame_encoder(name: str) -> FrameEncoder:
     """Return the frame encoder a configuration names; its weights are loaded at the first ``encode``.
 
-    ``descriptor``, ``descriptor-coarse``, or ``open_clip:ARCHITECTURE[/WEIGHTS]``.
+    The last two named are kept, so that the shards of a run load theirs once.
+
+    ``descriptor``, ``descriptor-coarse``, or ``open_clip:ARCHITECTURE[/WEIGHTS]``, where weights are a tag
+    that open_clip knows, a ``.safetensors`` file, or ``random`` (for measurements).
 
     Raises:
         UserError: there is no such encoder.

@@ -1,14 +1,14 @@
 """Which sampled frames of a clip are key frames (ShareGPT4Video, section 3.2), and how they are kept.
 
 Frames are sampled at a fixed interval. The first is a key frame; each later one is where its similarity to
-the latest key frame is below the threshold; the last always is. (The released script keeps the last frame
-only now and then, and encodes each latest key frame anew for every comparison; here each frame is encoded
-once.)
+the latest key frame is below the threshold; the last always is. The released script differs in which frames
+it looks at and in the last one: ``select_reference`` follows it.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ from PIL import Image
 
 from share4video.curation.encoders import Rgb, Vectors
 
+REFERENCE_SHORTEST_S, REFERENCE_LONGEST_S = 10, 120  # of the released script, in seconds of its own count
+
 
 @dataclass(frozen=True)
 class KeyFrame:
@@ -24,7 +26,7 @@ class KeyFrame:
 
     Attributes:
         sample: its number among the sampled frames, from 0.
-        similarity: to the key frame before it; None for the first.
+        similarity: to the key frame before it; None for the first, and where nothing was compared.
     """
 
     sample: int
@@ -37,8 +39,10 @@ def select(
     *,
     timestamps_s: Sequence[float] | None = None,
     max_gap_s: float | None = None,
+    motion: Sequence[float] | None = None,
+    motion_threshold: float | None = None,
 ) -> list[KeyFrame]:
-    """Choose the key frames of one clip.
+    """Choose the key frames of one clip by the paper's rule.
 
     Args:
         encodings: [frames, dimensions], rows of length 1, in order of time.
@@ -46,32 +50,79 @@ def select(
         timestamps_s: when each frame is on show; needed with ``max_gap_s``.
         max_gap_s: choose a frame also where the next sample would be further than this from the latest
             chosen one, so that no more than this passes between key frames that sampling could separate.
+        motion: the motion energy from the frame before to each (``curation.motion``); needed with
+            ``motion_threshold``.
+        motion_threshold: choose a frame also where the energies since the latest chosen one sum to more than
+            this, so that a motion the encoder does not see is not lost.
 
     Raises:
-        ValueError: times are missing, do not match the frames, or do not increase.
+        ValueError: times or energies are missing, do not match the frames, or times do not increase.
     """
     if max_gap_s is not None:
         if timestamps_s is None or len(timestamps_s) != len(encodings):
             raise ValueError("a longest gap needs one time per frame")
         if any(late <= early for early, late in zip(timestamps_s, timestamps_s[1:], strict=False)):
             raise ValueError("times must increase")
+    if motion_threshold is not None and (motion is None or len(motion) != len(encodings)):
+        raise ValueError("a bound on motion needs one energy per frame")
     chosen: list[KeyFrame] = []
+    moved = 0.0
     last = len(encodings) - 1
     for sample in range(len(encodings)):
         if not chosen:
             chosen.append(KeyFrame(sample, None))
             continue
         latest = chosen[-1].sample
-        similarity = float(np.dot(encodings[latest], encodings[sample]))
+        similarity = _similarity(encodings, latest, sample)
         overdue = (
             max_gap_s is not None
             and timestamps_s is not None
             and sample < last
             and timestamps_s[sample + 1] - timestamps_s[latest] > max_gap_s
         )
-        if similarity < threshold or overdue or sample == last:
+        moved += motion[sample] if motion is not None else 0.0
+        lively = motion_threshold is not None and moved > motion_threshold
+        if similarity < threshold or overdue or lively or sample == last:
+            chosen.append(KeyFrame(sample, similarity))
+            moved = 0.0
+    return chosen
+
+
+def select_reference(
+    encodings: Vectors, threshold: float, *, positions: Sequence[int], interval: int
+) -> list[KeyFrame]:
+    """Choose the key frames of one clip as the released script does.
+
+    A frame at a multiple of ``interval`` is chosen by the paper's rule. The last one of the clip is chosen
+    where there is no other but the first, or where at least ``interval`` frames follow the latest chosen one,
+    that one counted.
+
+    Args:
+        encodings: of the frames at ``positions``; [frames, dimensions], rows of length 1.
+        positions: as ``reference_positions`` gives them.
+        interval: frames from one sample to the next.
+    """
+    chosen: list[KeyFrame] = []
+    for sample, position in enumerate(positions):
+        if not chosen:
+            chosen.append(KeyFrame(sample, None))
+            continue
+        similarity = _similarity(encodings, chosen[-1].sample, sample)
+        left = positions[-1] + 1 - positions[chosen[-1].sample]
+        closing = sample == len(positions) - 1 and (len(chosen) == 1 or left >= interval)
+        if closing or (position % interval == 0 and similarity < threshold):
             chosen.append(KeyFrame(sample, similarity))
     return chosen
+
+
+def reference_interval(fps: float, interval_s: float) -> int:
+    """Return how many frames the released script goes from sample to sample, the rate cut to an integer."""
+    return math.ceil(int(fps) * interval_s)
+
+
+def reference_positions(frames: int, interval: int) -> list[int]:
+    """Return which of a clip's frames the released script may choose: every ``interval``-th, and the last."""
+    return sorted({*range(0, frames, interval), frames - 1})
 
 
 def jpeg_bytes(rgb: Rgb, *, max_side: int, quality: int) -> bytes:
@@ -84,3 +135,7 @@ def jpeg_bytes(rgb: Rgb, *, max_side: int, quality: int) -> bytes:
     target = io.BytesIO()
     image.save(target, "JPEG", quality=quality)
     return target.getvalue()
+
+
+def _similarity(encodings: Vectors, one: int, other: int) -> float:
+    return float(np.dot(encodings[one], encodings[other]))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share4video.curation.encoders import Rgb, Vectors
+from share4video.curation.encoders import FRAMES_PER_BATCH, Rgb, Vectors
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,16 +24,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PAPER_FRAME_THRESHOLD = 0.93  # section 3.2 and the released script
-FRAMES_PER_BATCH = 32
 TEXTS_PER_BATCH = 64
 
 
 class OpenClipEncoder:
     """CLIP's class token before the last norm of the vision tower: ``hidden_states[-1][:, 0]`` elsewhere.
 
+    Every batch has one size, the last is filled up: matrix products of another shape may differ in their
+    last bits, and a frame's vector must not depend on the frames encoded beside it.
+
     Args:
         architecture: open_clip's name.
         weights: a tag open_clip knows, a ``.safetensors`` file, or None for random weights from seed 0.
+        batch: frames computed at a time.
 
     Raises:
         UserError: OpenAI's weights are asked for in an architecture that computes another activation.
@@ -42,7 +45,9 @@ class OpenClipEncoder:
     threshold = PAPER_FRAME_THRESHOLD
     duplicate_threshold = 0.98  # what Open-Sora uses on one frame; not measured here
 
-    def __init__(self, architecture: str, weights: str | None = "openai") -> None:
+    def __init__(
+        self, architecture: str, weights: str | None = "openai", *, batch: int = FRAMES_PER_BATCH
+    ) -> None:
         if weights == "openai" and not architecture.endswith("-quickgelu"):
             raise UserError(
                 "OpenAI's CLIP weights need QuickGELU, which this architecture does not compute",
@@ -51,13 +56,13 @@ class OpenClipEncoder:
             )
         if weights is not None and "/" in weights and not weights.endswith(".safetensors"):
             raise UserError("weights must be safetensors", where=weights, fix="convert the file")
-        self.architecture, self.weights = architecture, weights
+        self.architecture, self.weights, self.batch = architecture, weights, batch
 
     @classmethod
     def named(cls, model: str) -> OpenClipEncoder:
-        """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's."""
+        """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's, and ``random`` for none."""
         architecture, _, weights = model.partition("/")
-        return cls(architecture, weights or "openai")
+        return cls(architecture, None if weights == "random" else weights or "openai")
 
     @property
     def name(self) -> str:
@@ -95,12 +100,13 @@ class OpenClipEncoder:
         )
         try:
             with torch.inference_mode():
-                for start in range(0, len(frames), FRAMES_PER_BATCH):
-                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
+                for start in range(0, len(frames), self.batch):
+                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + self.batch]]
+                    batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
                     tower(torch.stack(batch).to(_device()))
         finally:
             hook.remove()
-        return _unit(states)
+        return _unit(states)[: len(frames)]
 
     def embed(self, frames: Sequence[Rgb]) -> Vectors:
         """Return CLIP's image embeddings, as they are compared with text: float32 [N, D], rows of length 1.

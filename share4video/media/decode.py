@@ -26,7 +26,16 @@ from share4video.errors import UserError
 from share4video.media.guard import pool
 from share4video.media.limits import Limits, MediaError
 
-__all__ = ["Backend", "Frame", "Limits", "MediaError", "Mode", "frames_at", "uniform_frames"]
+__all__ = [
+    "Backend",
+    "Frame",
+    "Limits",
+    "MediaError",
+    "Mode",
+    "frame_times",
+    "frames_at",
+    "uniform_frames",
+]
 
 Mode = Literal["exact", "nearest-iframe"]
 Backend = Literal["pyav", "decord"]
@@ -54,6 +63,26 @@ class Frame:
     @property
     def image(self) -> Image.Image:
         return Image.fromarray(self.rgb)
+
+
+def frame_times(
+    path: str | Path, start_s: float, end_s: float, *, limits: Limits | None = None
+) -> tuple[list[float], float]:
+    """Return when each frame shown from ``start_s`` until before ``end_s`` comes on show, and the frame rate.
+
+    Nothing is decoded. ``frames_at`` gives a frame for its own time. The rate, in frames per second, is the
+    one the container declares, which for a constant rate is exact where the mean of rounded times is not; 0
+    where it declares none.
+
+    Raises:
+        ValueError: the span is not one.
+        MediaError: the file cannot be read, or not within ``limits``.
+    """
+    if not 0 <= start_s < end_s < math.inf:
+        raise ValueError(f"need a span, got {start_s} to {end_s}")
+    arguments = {"start_s": start_s, "end_s": end_s}
+    facts = pool().call("times", os.path.abspath(path), arguments, limits or Limits()).facts
+    return facts["times_s"], facts["fps"]
 
 
 def frames_at(

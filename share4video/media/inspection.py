@@ -29,6 +29,7 @@ _DECLARE_DURATION = {
     "avi",
     "flv",
 }  # in their headers; for others FFmpeg guesses it from the end
+_MOST_TIMES = 1 << 18  # of frames in one answer: more than an hour's at 60 a second
 _END_TOLERANCE_S = 0.5  # containers and decoders disagree by a few frames about the end
 
 
@@ -200,6 +201,33 @@ def span_moments(path: str, limits: Limits, start_s: float | None, end_s: float 
     """
     with open_video(path, limits) as video:
         timeline = read_timeline(video)
+    first, last = _span(timeline, start_s, end_s)
+    return [int(pts) for pts in timeline.shown[first:last]]
+
+
+def span_times(path: str, limits: Limits, start_s: float, end_s: float) -> dict[str, Any]:
+    """Return the times of ``span_moments`` in seconds after the first frame, and the declared frame rate.
+
+    Raises:
+        MediaError: the file is refused, or the span holds more frames than one answer can.
+    """
+    with open_video(path, limits) as video:
+        timeline, rate = read_timeline(video), video.stream.average_rate
+    first, last = _span(timeline, start_s, end_s)
+    if last - first > _MOST_TIMES:
+        raise MediaError(
+            "too_large",
+            f"the span of {last - first} frames is over the {_MOST_TIMES} allowed",
+            measured=float(last - first),
+            bound=float(_MOST_TIMES),
+        )
+    origin = int(timeline.shown[0])
+    times_s = [float((int(pts) - origin) * timeline.time_base) for pts in timeline.shown[first:last]]
+    return {"times_s": times_s, "fps": float(rate or 0)}
+
+
+def _span(timeline: Timeline, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+    """Return the numbers of the first frame of a span, and of the first one after it."""
     relative = timeline.shown - timeline.shown[0]
     forgiveness = Fraction(1, 1000)  # of a tick, as in Walker.ticks
     start = Fraction(start_s or 0.0) / timeline.time_base - forgiveness
@@ -210,7 +238,7 @@ def span_moments(path: str, limits: Limits, start_s: float | None, end_s: float 
     if first >= last:
         first = max(0, min(first, len(relative)) - 1)
         last = first + 1
-    return [int(pts) for pts in timeline.shown[first:last]]
+    return first, last
 
 
 def _facts(video: Video) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def _refusal(error: MediaError) -> dict[str, Any]:
 def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[str, Any]:
     """Do what is asked, sending frames as they come; return the facts found."""
     operation, path = request["operation"], request["path"]
+    if operation == "times":
+        return inspection.span_times(path, limits, request["start_s"], request["end_s"])
     if operation == "inspect":
         up_to_s, cuts = request["decode_up_to_s"], request["cuts"]
         return inspection.inspect(path, limits, decode_up_to_s=up_to_s, cuts=cuts)

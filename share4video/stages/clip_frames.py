@@ -1,50 +1,130 @@
-"""Frames of many clips, decoded one clip ahead of the work done on them."""
+"""Frames of many clips, decoded ahead of the work done on them and encoded in batches that span clips."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from share4video.curation.encoders import FRAMES_PER_BATCH, FrameEncoder, Rgb, Vectors
 from share4video.curation.filters import scene_words
-from share4video.media import decode
-from share4video.media.decode import Frame
+from share4video.curation.samples import Samples
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_file
 
 Row = Mapping[str, Any]
 
+DECODERS = 2  # clips decoded side by side, each in a child process
+FRAMES_HELD = 256  # of all the clips at hand; one clip alone may have more
+
+
+@dataclass(frozen=True, eq=False)
+class ClipFrames:
+    """A clip's frames and what the encoder makes of each; None without an encoder."""
+
+    samples: Samples
+    encodings: Vectors | None
+
+
+@dataclass(eq=False)
+class _Clip:
+    """A clip that is worked on."""
+
+    row: Row
+    frames: int  # it may have, at most
+    decoding: Future[Samples]
+    found: Samples | MediaError | None = None
+    vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
 
 def clip_frames(
-    clips: Sequence[Row], source: str, times_s: Callable[[Row], Sequence[float]], *, max_side: int
-) -> Iterator[tuple[Row, list[Frame] | MediaError]]:
+    clips: Sequence[Row],
+    source: str,
+    sample: Callable[[Path, Row], Samples],
+    encoder: FrameEncoder | None,
+    *,
+    most_frames: Callable[[Row], int],
+    decoders: int = DECODERS,
+) -> Iterator[tuple[Row, ClipFrames | MediaError]]:
     """Yield each row of ``clips`` in turn with its frames, or with why it has none.
 
-    While the caller works on one clip the next is decoded, in a child process; no more are held.
+    Clips are decoded in child processes while the caller and the encoder work on those before. Each frame is
+    encoded once, together with those of neighbouring clips. What is yielded does not depend on how many are
+    decoded side by side; vectors do not depend on the batch as far as the encoder's do not.
 
     Args:
         source: the sources the clips were found in.
-        times_s: when a clip is looked at, in seconds of presentation time of its source.
-        max_side: frames are scaled down so that no side is longer, in pixels.
+        sample: decodes a clip's frames.
+        most_frames: how many that may be: no clip is begun that could bring those at hand over
+            ``FRAMES_HELD``, except where there is no other.
 
     Raises:
-        UserError: the source does not hold a clip as it was probed.
+        UserError: the source does not hold a clip as it was probed, or the encoder cannot be loaded.
     """
+    waiting = deque(clips)
+    at_hand: deque[_Clip] = deque()
+    pending: list[tuple[_Clip, Rgb]] = []  # frames to encode
 
-    def decoded(clip: Row) -> list[Frame] | MediaError:
-        try:
-            with clip_file(source, clip) as path:
-                return decode.frames_at(path, times_s(clip), max_side=max_side)
-        except MediaError as error:
-            return error
+    def decoded(row: Row) -> Samples:
+        with clip_file(source, row) as path:
+            return sample(path, row)
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as ahead:
-        upcoming = ahead.submit(decoded, clips[0]) if clips else None
-        for number, clip in enumerate(clips):
-            assert upcoming is not None
-            frames = upcoming.result()
-            upcoming = ahead.submit(decoded, clips[number + 1]) if number + 1 < len(clips) else None
-            yield clip, frames
+    def room() -> bool:
+        held = sum(clip.frames for clip in at_hand)
+        return not at_hand or held + most_frames(waiting[0]) <= FRAMES_HELD
+
+    def encode(count: int) -> None:
+        if encoder is None or not pending:
+            return
+        vectors = encoder.encode([picture for _, picture in pending[:count]])
+        for (clip, _), vector in zip(pending[:count], vectors, strict=True):
+            clip.vectors.append(vector)
+        del pending[:count]
+
+    pool = ThreadPoolExecutor(max_workers=decoders, thread_name_prefix="decode")
+    try:
+        while waiting or at_hand:
+            while waiting and room():
+                row = waiting.popleft()
+                at_hand.append(_Clip(row, most_frames(row), pool.submit(decoded, row)))
+            clip = next((clip for clip in at_hand if clip.found is None), None)
+            if clip is None:  # there is room for no other clip, or there is none
+                encode(len(pending))
+            else:
+                clip.found = _outcome(clip.decoding)
+                if isinstance(clip.found, Samples) and encoder is not None:
+                    pending += [(clip, picture) for picture in clip.found.pictures]
+            while len(pending) >= FRAMES_PER_BATCH:
+                encode(FRAMES_PER_BATCH)
+            while at_hand and (done := _done(at_hand[0], encoder)) is not None:
+                yield at_hand.popleft().row, done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(decoding: Future[Samples]) -> Samples | MediaError:
+    try:
+        return decoding.result()
+    except MediaError as error:
+        return error
+
+
+def _done(clip: _Clip, encoder: FrameEncoder | None) -> ClipFrames | MediaError | None:
+    """Return what is to be yielded of a clip; None where frames of it are not encoded yet."""
+    found = clip.found
+    if found is None or isinstance(found, MediaError):
+        return found
+    if encoder is None:
+        return ClipFrames(found, None)
+    if len(clip.vectors) < len(found.frames):
+        return None
+    return ClipFrames(found, np.stack(clip.vectors))
 
 
 def reject_row(

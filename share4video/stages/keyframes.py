@@ -7,18 +7,17 @@ called, ``finish`` publishes them as one. What is published per clip does not de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from share4video.config import KeyframeConfig
-from share4video.curation.encoders import FrameEncoder, frame_encoder
-from share4video.curation.keyframes import jpeg_bytes, select
+from share4video.curation import samples
+from share4video.curation.encoders import FrameEncoder
+from share4video.curation.keyframes import jpeg_bytes
 from share4video.dataset.shards import ShardSet, StageRef, table_from_rows
-from share4video.media import sampling
-from share4video.media.decode import Frame
 from share4video.media.limits import MediaError
-from share4video.stages.clip_frames import Row, clip_frames, media_reject
+from share4video.stages.clip_frames import DECODERS, ClipFrames, clip_frames, media_reject
 from share4video.stages.contract import StageResult
 from share4video.stages.division import clips_by_shard
 from share4video.store import Store
@@ -38,9 +37,17 @@ class KeyframesInputs:
 
 
 def run_stage(
-    inputs: KeyframesInputs, config: KeyframeConfig, store: Store, *, progress: Progress | None = None
+    inputs: KeyframesInputs,
+    config: KeyframeConfig,
+    store: Store,
+    *,
+    decoders: int = DECODERS,
+    progress: Progress | None = None,
 ) -> StageResult:
     """Publish tables ``keyframes`` and ``rejects``; rows are clips, ``key_frames`` is counted beside them.
+
+    Args:
+        decoders: how many clips are decoded side by side; what is published does not depend on it.
 
     Raises:
         UserError: the encoder is unknown or its weights cannot be loaded, or the source does not hold a clip
@@ -51,7 +58,9 @@ def run_stage(
     earlier = output.published()
     if earlier is not None:
         return StageResult.from_manifest(earlier, computed_shards=0, total_shards=len(shards))
-    computed = sum(run_shard(inputs, config, store, shard, progress=progress) for shard in shards)
+    computed = sum(
+        run_shard(inputs, config, store, shard, decoders=decoders, progress=progress) for shard in shards
+    )
     manifest = output.publish(len(shards))
     return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
 
@@ -67,6 +76,7 @@ def run_shard(
     store: Store,
     shard: int,
     *,
+    decoders: int = DECODERS,
     progress: Progress | None = None,
 ) -> bool:
     """Work out and commit one shard; return whether there was anything to do.
@@ -80,11 +90,18 @@ def run_shard(
         if done is not None:
             return False
         clips = clips_by_shard(store, inputs.clips, config.shards)[shard]
-        encoder = frame_encoder(config.encoder)
+        encoder = samples.encoder_of(config)
         rows: list[dict[str, Any]] = []
         rejects: list[dict[str, Any]] = []
-        frames_of = clip_frames(clips, inputs.source, lambda c: _times_s(c, config), max_side=config.max_side)
-        for number, (clip, frames) in enumerate(frames_of, start=1):
+        found = clip_frames(
+            clips,
+            inputs.source,
+            lambda path, clip: samples.sample(path, clip["start_s"], clip["end_s"], config),
+            encoder,
+            most_frames=lambda clip: samples.most_samples(clip["end_s"] - clip["start_s"], config),
+            decoders=decoders,
+        )
+        for number, (clip, frames) in enumerate(found, start=1):
             if isinstance(frames, MediaError):
                 rejects.append(media_reject(clip, STAGE, frames))
             else:
@@ -118,40 +135,31 @@ def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sta
 
 
 def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> ShardSet:
-    encoder = frame_encoder(config.encoder)
+    encoder = samples.encoder_of(config)
     return ShardSet(
         store,
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
         config=config,
-        identity={"encoder": f"{encoder.name}@{encoder.revision}"},
+        identity={} if encoder is None else {"encoder": f"{encoder.name}@{encoder.revision}"},
     )
 
 
-def _times_s(clip: Row, config: KeyframeConfig) -> list[float]:
-    length_s = clip["end_s"] - clip["start_s"]
-    return [clip["start_s"] + time_s for time_s in sampling.every(length_s, config.interval_s)]
-
-
 def _key_frames(
-    clip_id: str, frames: Sequence[Frame], encoder: FrameEncoder, config: KeyframeConfig
+    clip_id: str, clip: ClipFrames, encoder: FrameEncoder | None, config: KeyframeConfig
 ) -> list[dict[str, Any]]:
     """Return the clip's rows of table ``keyframes``."""
-    shown = {frame.timestamp_s: frame for frame in frames}  # slow videos show one frame at several samples
-    times_s = sorted(shown)
-    pictures = [shown[time_s].rgb for time_s in times_s]
-    threshold = encoder.threshold if config.threshold is None else config.threshold
-    chosen = select(encoder.encode(pictures), threshold, timestamps_s=times_s, max_gap_s=config.max_gap_s)
+    frames = clip.samples.frames
     return [
         {
             "clip_id": clip_id,
             "index": index,
-            "timestamp_s": times_s[key_frame.sample],
+            "timestamp_s": frames[key_frame.sample].timestamp_s,
             "similarity": key_frame.similarity,
             "jpeg": jpeg_bytes(
-                pictures[key_frame.sample], max_side=config.max_side, quality=config.jpeg_quality
+                frames[key_frame.sample].rgb, max_side=config.max_side, quality=config.jpeg_quality
             ),
         }
-        for index, key_frame in enumerate(chosen)
+        for index, key_frame in enumerate(samples.choose(clip.samples, clip.encodings, encoder, config))
     ]

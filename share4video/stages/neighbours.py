@@ -20,6 +20,7 @@ from share4video.curation.described import Described, matrix, searched_rows
 from share4video.curation.encoders import FrameEncoder, frame_encoder
 from share4video.curation.floors import affordable_floor
 from share4video.curation.neighbours import find_pairs
+from share4video.curation.samples import Samples
 from share4video.dataset.shards import (
     Manifest,
     ShardSet,
@@ -29,6 +30,7 @@ from share4video.dataset.shards import (
     table_from_rows,
 )
 from share4video.errors import UserError
+from share4video.media.decode import frames_at
 from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import Row, clip_frames, media_reject, reject_row
 from share4video.store import Store
@@ -266,17 +268,24 @@ def _looks(
 
     seen: list[Row] = []
     looks, rejects = [], []
-    found = clip_frames(clips, source, middles_s, max_side=LOOKS_MAX_SIDE)
-    for number, (clip, pictures) in enumerate(found, start=1):
-        if isinstance(pictures, MediaError):
-            rejects.append(media_reject(clip, stage, pictures))
+    found = clip_frames(
+        clips,
+        source,
+        lambda path, clip: Samples(frames_at(path, middles_s(clip), max_side=LOOKS_MAX_SIDE)),
+        encoder,
+        most_frames=lambda clip: config.visual_frames,
+    )
+    for number, (clip, frames) in enumerate(found, start=1):
+        if isinstance(frames, MediaError):
+            rejects.append(media_reject(clip, stage, frames))
         else:
+            assert frames.encodings is not None
             seen.append(clip)
-            looks.append(_pooled(encoder.encode([picture.rgb for picture in pictures]), config))
+            looks.append(_pooled(frames.encodings, config))
         if progress is not None:
             progress("clips", number, len(clips))
-    frames = 1 if config.visual_pooling == "mean" else config.visual_frames
-    return _Looks(seen, np.stack(looks) if looks else np.empty((0, frames, 1), np.float32), rejects)
+    per_clip = 1 if config.visual_pooling == "mean" else config.visual_frames
+    return _Looks(seen, np.stack(looks) if looks else np.empty((0, per_clip, 1), np.float32), rejects)
 
 
 def _pooled(encodings: npt.NDArray[np.float32], config: DedupConfig) -> npt.NDArray[np.float32]:

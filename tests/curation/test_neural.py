@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from share4video.curation.encoders import Rgb, frame_encoder, text_encoder
+from share4video.curation.encoders import FRAMES_PER_BATCH, Rgb, frame_encoder, text_encoder
+from share4video.curation.neural import OpenClipEncoder
 from share4video.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
 
 pytestmark = pytest.mark.timeout(600)  # importing torch and open_clip alone can take minutes on busy cores
 
@@ -26,32 +31,112 @@ def test_openai_weights_without_quickgelu_are_refused() -> None:
         frame_encoder("open_clip:ViT-L-14-336-quickgelu//weights/model.pt")
 
 
-def test_clip_vector_is_the_class_token_before_the_last_norm(tmp_path: Path) -> None:
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "patch_size": 8, "head_width": 32},
+    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
+    "quick_gelu": True,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
+    """A small tower in the shape of OpenAI's, weights random."""
     open_clip = pytest.importorskip("open_clip")
+    folder = tmp_path_factory.mktemp("architectures")
+    (folder / "tiny-test-quickgelu.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(folder)
+    encoder = frame_encoder("open_clip:tiny-test-quickgelu/random")
+    assert isinstance(encoder, OpenClipEncoder)
+    return encoder
+
+
+def hugging_face_twin(tower: torch.nn.Module, heads: int) -> transformers.CLIPVisionModel:
+    """Return Hugging Face's model of an open_clip vision tower, with its weights."""
     import torch
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    from share4video.curation.neural import OpenClipEncoder
+    own = tower.state_dict()
+    width, _, patch, _ = own["conv1.weight"].shape
+    blocks = 1 + max(int(name.split(".")[2]) for name in own if name.startswith("transformer.resblocks."))
+    side = round((len(own["positional_embedding"]) - 1) ** 0.5) * patch
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=len(own["transformer.resblocks.0.mlp.c_fc.bias"]),
+        num_hidden_layers=blocks,
+        num_attention_heads=heads,
+        image_size=side,
+        patch_size=patch,
+        hidden_act="quick_gelu",
+    )
+    with torch.device("meta"):
+        twin = CLIPVisionModel(config)
+    names = {
+        "embeddings.class_embedding": own["class_embedding"],
+        "embeddings.patch_embedding.weight": own["conv1.weight"],
+        "embeddings.position_embedding.weight": own["positional_embedding"],
+    }
+    pairs = {"pre_layrnorm": "ln_pre", "post_layernorm": "ln_post"}
+    for block in range(blocks):
+        there, here = f"encoder.layers.{block}", f"transformer.resblocks.{block}"
+        pairs |= {f"{there}.layer_norm1": f"{here}.ln_1", f"{there}.layer_norm2": f"{here}.ln_2"}
+        pairs |= {f"{there}.mlp.fc1": f"{here}.mlp.c_fc", f"{there}.mlp.fc2": f"{here}.mlp.c_proj"}
+        pairs[f"{there}.self_attn.out_proj"] = f"{here}.attn.out_proj"
+        for kind in ("weight", "bias"):
+            parts = own[f"{here}.attn.in_proj_{kind}"].chunk(3)
+            for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+                names[f"{there}.self_attn.{name}.{kind}"] = part
+    for there, here in pairs.items():
+        names |= {f"{there}.{kind}": own[f"{here}.{kind}"] for kind in ("weight", "bias")}
+    prefix = "vision_model." if any(name.startswith("vision_model.") for name in twin.state_dict()) else ""
+    twin.to_empty(device=own["class_embedding"].device)
+    rows = torch.arange(len(own["positional_embedding"]))[None]
+    twin.get_submodule(f"{prefix}embeddings".rstrip(".")).position_ids = rows.to(twin.device)
+    twin.load_state_dict({prefix + name: weight for name, weight in names.items()}, strict=True)
+    return twin.eval()
 
-    tower = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
-    words = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
-    shape = {"embed_dim": 16, "vision_cfg": tower, "text_cfg": words, "quick_gelu": True}
-    (tmp_path / "tiny-test-quickgelu.json").write_text(json.dumps(shape))
-    open_clip.add_model_config(tmp_path)
-    encoder = OpenClipEncoder("tiny-test-quickgelu", None)
-    frames = pictures()
-    vectors = encoder.encode(frames)
-    assert vectors.shape == (3, 64)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    model, prepare = encoder._model
+
+def assert_equal_to_hugging_face(encoder: OpenClipEncoder, frames: list[Rgb], heads: int) -> None:
+    import torch
+    from transformers import CLIPImageProcessorPil
+
+    tower, prepare = encoder._model
+    twin = hugging_face_twin(tower, heads)
+    side = twin.config.image_size
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    theirs = processor(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"]
+    ours = torch.stack([prepare(Image.fromarray(frame)) for frame in frames])
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     with torch.inference_mode():
-        projected = model.get_submodule("ln_post")(8 * torch.from_numpy(vectors)) @ model.get_parameter(
-            "proj"
-        )
-        expected = model(
-            torch.stack([prepare(Image.fromarray(frame)) for frame in frames]).to(projected.device)
-        )
-    torch.testing.assert_close(projected, expected, atol=1e-3, rtol=1e-3)
-    assert np.array_equal(OpenClipEncoder("tiny-test-quickgelu", None).encode(frames), vectors)
+        states = twin(theirs.to(twin.device), output_hidden_states=True).hidden_states[-1][:, 0]
+    expected = torch.nn.functional.normalize(states, dim=1).cpu().numpy()
+    np.testing.assert_allclose(encoder.encode(frames), expected, atol=1e-4)
+    lengths = torch.linalg.vector_norm(states, dim=1)
+    assert float(lengths.min()) > 0.1  # so that 1e-4 is little
+
+
+def test_clip_vector_is_the_class_token_of_hugging_faces_last_hidden_state(tiny: OpenClipEncoder) -> None:
+    assert_equal_to_hugging_face(tiny, pictures(), heads=2)
+
+
+@pytest.mark.slow
+def test_clip_vector_of_the_papers_architecture() -> None:
+    pytest.importorskip("open_clip")
+    encoder = OpenClipEncoder("ViT-L-14-336-quickgelu", None, batch=1)  # a frame takes seconds
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 255, (360, 640, 3), dtype=np.uint8)]
+    assert_equal_to_hugging_face(encoder, frames, heads=16)
+
+
+def test_a_frame_has_one_vector_in_whatever_company(tiny: OpenClipEncoder) -> None:
+    rng = np.random.default_rng(2)
+    frames = [rng.integers(0, 255, (40, 60, 3), dtype=np.uint8) for _ in range(2 * FRAMES_PER_BATCH + 3)]
+    together = tiny.encode(frames)
+    assert together.shape == (len(frames), 64) and together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    assert np.array_equal(together, np.concatenate([tiny.encode([frame]) for frame in frames]))
+    assert np.array_equal(together[::-1], tiny.encode(frames[::-1]))
+    assert not np.allclose(together[0], together[1], atol=1e-3)
 
 
 def tiny_bert(folder: Path) -> Any:

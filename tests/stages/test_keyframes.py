@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 from PIL import Image
 
 from share4video.config import KeyframeConfig
+from share4video.curation.encoders import DESCRIPTOR, FRAMES_PER_BATCH, Rgb, Vectors
+from share4video.curation.samples import most_samples, sample
 from share4video.dataset.shards import StageRef, read_table
 from share4video.errors import UserError
+from share4video.media.limits import MediaError
 from share4video.media.probe import content_hash
+from share4video.stages.clip_frames import ClipFrames, clip_frames
 from share4video.stages.keyframes import KeyframesInputs, finish, plan, run_shard, run_stage
 from share4video.stages.task import summary_markdown
 from share4video.store import LocalStore, Store
@@ -105,6 +110,78 @@ def test_rows_do_not_depend_on_the_shards_or_the_order(
             )
         )
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The descriptor, with a note of how many frames came in each call."""
+
+    calls: list[int]
+    threshold = DESCRIPTOR.threshold
+    name = DESCRIPTOR.name
+    revision = DESCRIPTOR.revision
+    duplicate_threshold = DESCRIPTOR.duplicate_threshold
+
+    def encode(self, frames: Sequence[Rgb]) -> Vectors:
+        self.calls.append(len(frames))
+        return DESCRIPTOR.encode(frames)
+
+
+@pytest.mark.parametrize("decoders", [1, 2])
+@pytest.mark.parametrize("held", [1, 9, 256])
+def test_frames_are_encoded_once_in_batches_that_span_clips(
+    source: Path, rows: list[dict[str, Any]], decoders: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("share4video.stages.clip_frames.FRAMES_HELD", held)
+    missing = {**rows[0], "row_id": "away", "source_uri": "../away.mp4"}
+    listed = [rows[0], missing, *rows[1:], *rows]
+    encoder = Watched([])
+    found = clip_frames(
+        listed,
+        str(source),
+        lambda path, clip: sample(path, clip["start_s"], clip["end_s"], CONFIG),
+        encoder,
+        most_frames=lambda clip: most_samples(clip["end_s"] - clip["start_s"], CONFIG),
+        decoders=decoders,
+    )
+    frames = 0
+    for expected, (row, clip) in zip(listed, found, strict=True):
+        assert row is expected
+        if row is missing:
+            assert isinstance(clip, MediaError)
+            continue
+        assert isinstance(clip, ClipFrames)
+        alone = DESCRIPTOR.encode(sample(source / row["source_uri"], 0, row["end_s"], CONFIG).pictures)
+        np.testing.assert_array_equal(clip.encodings, alone)
+        frames += len(alone)
+    assert sum(encoder.calls) == frames and max(encoder.calls) <= FRAMES_PER_BATCH
+    if held == 256:
+        full = frames // FRAMES_PER_BATCH
+        assert encoder.calls[:full] == [FRAMES_PER_BATCH] * full
+
+
+def test_uniform_mode_keeps_every_sample(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
+    config = KeyframeConfig(mode="uniform", interval_s=1, encoder="needed by nobody")
+    result = run_stage(inputs_of(store, rows, source), config, store)
+    table = read_table(store, result.ref, "keyframes").to_pylist()
+    for number, row in enumerate(rows):
+        own = [frame for frame in table if frame["clip_id"] == row["clip_id"]]
+        assert [frame["timestamp_s"] for frame in own] == list(range(13 - number))
+        assert [frame["index"] for frame in own] == list(range(13 - number))
+        assert all(frame["similarity"] is None for frame in own)
+
+
+def test_reference_mode_rejects_short_clips(
+    store: LocalStore, source: Path, rows: list[dict[str, Any]]
+) -> None:
+    config = KeyframeConfig(mode="reference")
+    result = run_stage(inputs_of(store, rows, source), config, store)
+    assert (result.rows_in, result.rows_out, result.rejects) == (4, 3, {"too_short": 1})
+    (reject,) = read_table(store, result.ref, "rejects").to_pylist()
+    assert (reject["row_id"], reject["measured"], reject["bound"]) == (rows[3]["row_id"], 40, 41)
+    table = read_table(store, result.ref, "keyframes").to_pylist()
+    story = [row["timestamp_s"] for row in table if row["clip_id"] == rows[0]["clip_id"]]
+    assert story == [0.0, 4.0, 6.0, 10.0, 12.75]  # the last frame, not the last sample
 
 
 def test_clips_that_cannot_be_decoded_are_rejects(
