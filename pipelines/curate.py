@@ -5,7 +5,8 @@ from typing import NamedTuple
 from kfp import dsl
 
 from components.brief.component import brief_finish, brief_plan, brief_shard
-from components.dedup.component import dedup
+from components.dedup.component import dedup as dedup_finish
+from components.dedup.component import looks_plan, looks_shard
 from components.keyframes.component import keyframes_finish, keyframes_plan, keyframes_shard
 from components.probe.component import probe_finish, probe_plan, probe_shard
 from pipelines.resources import place
@@ -41,6 +42,26 @@ def brief(clips: str, source: str, store: str, engine: str, config: str = "{}") 
     return publish.outputs["Output"]
 
 
+@dsl.pipeline(name="dedup", description="One clip of every group of near-duplicates; looks shard by shard.")
+def dedup(
+    clips: str, brief_captions: str, source: str, store: str, published: str = "", config: str = "{}"
+) -> str:
+    """Look at the clips side by side, compare, publish; returns the kept clips' stage output."""
+    work = {
+        "clips": clips,
+        "brief": brief_captions,
+        "source": source,
+        "published": published,
+        "config": config,
+        "store": store,
+    }
+    plan = place(looks_plan(**work), "looks-plan")
+    with dsl.ParallelFor(plan.output, name="looks-shards") as shard:
+        shards = place(looks_shard(shard=shard, **work), "looks-shard")
+    publish = place(dedup_finish(**work).after(shards), "dedup")
+    return publish.outputs["Output"]
+
+
 @dsl.pipeline(name="keyframes", description="The key frames of every clip, shard by shard.")
 def keyframes(clips: str, source: str, store: str, config: str = "{}") -> str:
     """Plan, work out the shards side by side, publish; returns the key frames' stage output."""
@@ -69,17 +90,13 @@ def curate(
     """
     clips = probe(source=source, config=probe_config, store=store).output
     captioned = brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store)
-    deduplicated = place(
-        dedup(
-            clips=clips,
-            brief=captioned.output,
-            source=source,
-            published=published,
-            config=dedup_config,
-            store=store,
-        ),
-        "dedup",
-    )
-    kept = deduplicated.outputs["Output"]
+    kept = dedup(
+        clips=clips,
+        brief_captions=captioned.output,
+        source=source,
+        published=published,
+        config=dedup_config,
+        store=store,
+    ).output
     frames = keyframes(clips=kept, source=source, config=keyframes_config, store=store)
     return CuratedOutputs(probed=clips, brief_captions=captioned.output, clips=kept, keyframes=frames.output)

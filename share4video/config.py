@@ -139,7 +139,17 @@ class BriefConfig(Config):
     shards: int = Field(1, ge=1, le=1024)
 
 
-class DedupConfig(Config):
+class LooksConfig(Config):
+    """How clips are looked at for de-duplication; ``visual_decode`` says with which of their frames."""
+
+    visual_encoder: str = "descriptor-coarse"
+    visual_frames: int = Field(16, ge=1, le=256)
+    visual_decode: Literal["exact", "nearest-iframe"] = "exact"
+    visual_pooling: Literal["least_alike", "mean"] = "least_alike"
+    shards: int = Field(1, ge=1, le=1024)
+
+
+class DedupConfig(LooksConfig):
     """Greedy leader de-duplication (paper section 3.1); the paper does not print its threshold.
 
     Pairs at least ``floor`` alike are stored, and every threshold above it is replayed from them. Where no
@@ -153,9 +163,6 @@ class DedupConfig(Config):
     mode: Literal["text", "visual", "both"] = "both"
     text_threshold: float | None = Field(None, ge=-1, le=1)  # None: the embedder's own
     center_text: bool = False
-    visual_encoder: str = "descriptor-coarse"
-    visual_frames: int = Field(16, ge=1, le=256)
-    visual_pooling: Literal["least_alike", "mean"] = "least_alike"
     visual_threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
     floor: float | None = Field(None, ge=-1, le=1)
     pairs_per_row: float = Field(50.0, gt=0)
@@ -170,11 +177,13 @@ class KeyframeConfig(Config):
     ``mode`` is whose rule holds: the paper's, the released script's (``reference``: by frame number, nothing
     under 10 s, cut at 120 s, the last frame only now and then), or none (``uniform`` keeps every sample and
     compares nothing, so that ``encoder`` and ``threshold`` do not matter). In the paper's mode ``max_gap_s``
-    and ``motion_threshold`` (see ``curation.motion`` for its unit; try 0.05) keep further samples.
+    and ``motion_threshold`` (see ``curation.motion`` for its unit; try 0.05) keep further samples. ``decoder:
+    decord`` refuses files that are not plain.
     """
 
     mode: Literal["paper", "reference", "uniform"] = "paper"
     interval_s: float = Field(2.0, gt=0)
+    decoder: Literal["pyav", "decord"] = "pyav"
     encoder: str = "descriptor"
     threshold: float | None = Field(None, ge=-1, le=1)  # None: the encoder's own
     max_gap_s: float | None = Field(None, gt=0)

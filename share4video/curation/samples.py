@@ -77,7 +77,7 @@ def sample(
     if config.mode == "reference":
         return _reference(path, start_s, end_s, config, limits)
     times_s = [start_s + time_s for time_s in every(end_s - start_s, config.interval_s)]
-    shown = frames_at(path, times_s, max_side=config.max_side, limits=limits)
+    shown = frames_at(path, times_s, max_side=config.max_side, backend=config.decoder, limits=limits)
     by_time = {frame.timestamp_s: frame for frame in shown}  # slow video shows one frame at several samples
     return Samples([by_time[time_s] for time_s in sorted(by_time)])
 
@@ -133,7 +133,11 @@ def _reference(
         )
     positions = reference_positions(len(times_s), interval)
     wanted_s = [times_s[position] for position in positions]
-    return Samples(frames_at(path, wanted_s, max_side=config.max_side, limits=limits), positions, interval)
+    return Samples(
+        frames_at(path, wanted_s, max_side=config.max_side, backend=config.decoder, limits=limits),
+        positions,
+        interval,
+    )
 
 
 def _flat_frames(path: str | Path, times_s: Sequence[float], limits: Limits | None) -> int:

@@ -115,6 +115,15 @@ VECTORS = pa.schema(
     ]
 )
 
+LOOKS = pa.schema(
+    [
+        _required("clip_id", _text),
+        _required("looks", pa.list_(_f32)),  # encodings of its frames, one after another
+        _required("frames", _i32),  # how many of them
+        pa.field("shift_s", _f64),  # longest way from a frame to the key frame that stood for it, if one did
+    ]
+)
+
 DEDUP = pa.schema(
     [
         _required("clip_id", _text),
@@ -191,6 +200,7 @@ TABLES: dict[str, pa.Schema] = {
     "brief_captions": BRIEF_CAPTIONS,
     "neighbours": NEIGHBOURS,
     "vectors": VECTORS,
+    "looks": LOOKS,
     "dedup": DEDUP,
     "sweep": SWEEP,
     "keyframes": KEYFRAMES,

@@ -24,13 +24,13 @@ from share4video.dataset.shards import (
 from share4video.errors import UserError
 from share4video.stages.clip_frames import Row, reject_row
 from share4video.stages.contract import StageResult
-from share4video.stages.neighbours import LOWEST_FLOOR, DedupInputs, published_outputs
+from share4video.stages.dedup_inputs import STAGE, DedupInputs, kept_before
+from share4video.stages.neighbours import LOWEST_FLOOR
 from share4video.stages.neighbours import run_stage as find_neighbours
 from share4video.store import Store
 
 __all__ = ["DedupInputs", "in_order_of_survival", "run_stage"]
 
-STAGE = "dedup"
 VERSION = "2"
 SWEEP_STEP = 0.01
 
@@ -51,11 +51,12 @@ def run_stage(
             unknown or cannot be loaded, or the source does not hold a clip as it was probed.
     """
     thresholds = _thresholds(inputs, config, store)
-    compared, new = find_neighbours(inputs, config, store, STAGE, progress=progress)
+    compared, new = find_neighbours(inputs, config, store, progress=progress)
     identity = {"neighbours": str(compared.ref)}
     if inputs.published is not None:
         identity["published"] = str(inputs.published)
-    output = ShardSet(store, STAGE, VERSION, inputs=[compared.content_hash], config=config, identity=identity)
+    rules = config.model_copy(update={"shards": 1})  # who looked at what does not matter any more
+    output = ShardSet(store, STAGE, VERSION, inputs=[compared.content_hash], config=rules, identity=identity)
     earlier = output.published()
     if earlier is not None:
         return StageResult.from_manifest(earlier, computed_shards=0, total_shards=1)
@@ -102,7 +103,7 @@ def _deduplicated(
     """Return the stage's tables and counts."""
     clips = read_table(store, compared.ref, "clips").to_pylist()
     rejects = read_table(store, compared.ref, "rejects").to_pylist()
-    before = {clip_id for _, kept in published_outputs(store, published) for clip_id in kept}
+    before = kept_before(store, published)
     own = [clip["clip_id"] for clip in clips]
     ids = sorted([*own, *before])
     number = {clip_id: index for index, clip_id in enumerate(ids)}

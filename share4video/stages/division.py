@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
 
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
+from share4video.stages.clip_frames import Row
 from share4video.store import Store
 
 
-def clips_by_shard(store: Store, clips: StageRef, shards: int) -> list[list[dict[str, Any]]]:
+def clips_by_shard(store: Store, clips: StageRef, shards: int) -> list[list[Row]]:
     """Return the rows of table ``clips`` of each shard, by id; there is at least one shard.
 
     The work is taken to grow with seconds times pixels.
@@ -22,6 +22,11 @@ def clips_by_shard(store: Store, clips: StageRef, shards: int) -> list[list[dict
     rows = read_table(store, clips, "clips").sort_by("clip_id").to_pylist()
     if len({row["clip_id"] for row in rows}) < len(rows):
         raise RuntimeError(f"{clips}: a clip is listed twice")
+    return by_work(rows, shards)
+
+
+def by_work(rows: Sequence[Row], shards: int) -> list[list[Row]]:
+    """Divide rows of table ``clips`` as `clips_by_shard` does, in their order."""
     weights = [row["duration_s"] * row["width"] * row["height"] for row in rows]
     return [[rows[number] for number in group] for group in divide(weights, shards)]
 

@@ -15,6 +15,7 @@ from share4video.curation.neighbours import NearPairs
 from share4video.dataset.shards import StageRef, load_manifest, read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
+from share4video.stages import looks
 from share4video.stages.dedup import DedupInputs, run_stage
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
@@ -163,6 +164,30 @@ def test_another_threshold_looks_at_no_clip_again(
     # Which copy survives does not change the pairs either.
     assert run_stage(inputs, DedupConfig(source_priority=("copy-*",)), store).rows_out == first.rows_out
     assert len({name.split("/")[1] for name in store.list("neighbours")}) == 1
+
+
+def test_looks_are_taken_side_by_side(store: LocalStore, films: Path, rows: Rows, tmp_path: Path) -> None:
+    inputs, config = inputs_of(store, rows, films), DedupConfig(shards=3)
+    assert looks.plan(inputs, config, store) == [0, 1, 2]
+    assert looks.plan(inputs, DedupConfig(mode="text", shards=3), store) == [0]
+    assert not looks.run_shard(inputs, DedupConfig(mode="text"), store, 0)
+    for shard in (2, 0):
+        assert looks.run_shard(inputs, config, store, shard)
+        assert not looks.run_shard(inputs, config, store, shard)
+    published, computed = looks.run_stage(inputs, config, store)
+    assert (published.rows("looks"), computed) == (len(rows), 1)
+    other = LocalStore(tmp_path / "other")
+    whole = run_stage(inputs_of(other, rows, films), DedupConfig(), other)
+    divided = run_stage(inputs, config, store)
+    assert divided.ref == whole.ref  # not even the key tells how the work was divided
+
+
+def test_key_frames_may_stand_for_the_looks(store: LocalStore, films: Path, rows: Rows) -> None:
+    inputs = inputs_of(store, rows, films)
+    exact = run_stage(inputs, DedupConfig(), store)
+    quick = run_stage(inputs, DedupConfig(visual_decode="nearest-iframe"), store)
+    assert "max_shift_s" not in exact.metrics
+    assert 0 < quick.metrics["mean_shift_s"] <= quick.metrics["max_shift_s"]
 
 
 def test_the_preferred_source_survives_among_equals(store: LocalStore, films: Path, rows: Rows) -> None:
