@@ -12,7 +12,7 @@ pytest.importorskip("cv2")
 pytest.importorskip("torch")
 
 from benchmarks.films import join, write_film
-from benchmarks.keyframes import judge, measure
+from benchmarks.keyframes import bars, measure
 from benchmarks.reference_keyframes import every_frame, key_frames
 from share4video.config import KeyframeConfig
 from share4video.curation.encoders import DESCRIPTOR
@@ -79,12 +79,11 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     counts = results["key_frames_by_colour_order"]
     assert set(counts) == {"descriptor", "descriptor-coarse"}
     assert counts["descriptor"]["clip.mp4"]["rgb"] == counts["descriptor"]["all"]["rgb"] >= 2
-    assert results["bars"] == judge(results)
+    assert results["bars"] == [bar.to_json() for bar in bars(results)]
 
 
 def test_what_is_good_enough_is_judged_so() -> None:
-    bars = judge(GOOD)
-    assert len(bars) == 4 and all(bar["met"] for bar in bars)
+    assert [bar.met for bar in bars(GOOD)] == [True] * 4
 
 
 @pytest.mark.parametrize(
@@ -98,5 +97,5 @@ def test_what_is_good_enough_is_judged_so() -> None:
 )
 def test_each_bar_can_be_missed(part: str, name: str, value: float) -> None:
     results = {**GOOD, part: {**GOOD[part], name: value}}
-    (missed,) = [bar for bar in judge(results) if not bar["met"]]
-    assert missed["value"] == value
+    (missed,) = [bar for bar in bars(results) if not bar.met]
+    assert missed.value == value
