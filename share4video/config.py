@@ -136,6 +136,7 @@ class BriefConfig(Config):
     decode: Literal["exact", "nearest-iframe"] = "exact"
     max_tokens: int = Field(64, ge=1)
     embedder: str = "hashing"
+    max_failed_share: float = Field(0.5, ge=0, le=1)  # of the clips; more fail the stage
     shards: int = Field(1, ge=1, le=1024)
 
 
@@ -190,6 +191,7 @@ class KeyframeConfig(Config):
     motion_threshold: float | None = Field(None, gt=0)
     max_side: int = Field(1024, ge=64)
     jpeg_quality: int = Field(92, ge=50, le=100)
+    max_failed_share: float = Field(0.5, ge=0, le=1)  # of the clips; more fail the stage
     shards: int = Field(2, ge=1, le=1024)
 
     @model_validator(mode="after")

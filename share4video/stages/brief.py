@@ -30,11 +30,12 @@ from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.media import decode
 from share4video.media.decode import Frame
-from share4video.media.limits import MediaError
+from share4video.media.limits import FAILURES, MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject
 from share4video.stages.contract import StageResult
 from share4video.stages.division import clips_by_shard
+from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
 
 STAGE = "brief"
@@ -141,6 +142,15 @@ def _finished(output: ShardSet, shards: int, computed: int | None) -> StageResul
     if result.rows_in and result.rejects == {FOREIGN_CLIP: result.rows_in}:
         sentence = read_table(output.store, result.ref, "rejects")["sentence"][0].as_py()
         raise UserError(sentence, where="every clip", fix=REAL_MODELS)
+    refuse_empty(result, output.store, where=STAGE)
+    refuse_failures(
+        result,
+        output.store,
+        max_share=float(output.config["max_failed_share"]),
+        setting="brief.max_failed_share",
+        where=STAGE,
+        failures=FAILURES | {CAPTION_FAILED},
+    )
     if result.rows_out and output.config["decode"] != "exact":
         shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
         shift = {"mean_shift_s": math.fsum(shifts_s) / len(shifts_s), "max_shift_s": max(shifts_s)}

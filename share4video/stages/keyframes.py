@@ -15,11 +15,12 @@ from share4video.config import KeyframeConfig
 from share4video.curation import samples
 from share4video.curation.encoders import FrameEncoder
 from share4video.curation.keyframes import jpeg_bytes
-from share4video.dataset.shards import ShardSet, StageRef, table_from_rows
+from share4video.dataset.shards import Manifest, ShardSet, StageRef, table_from_rows
 from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import DECODERS, ClipFrames, clip_frames, media_reject
 from share4video.stages.contract import StageResult
 from share4video.stages.division import clips_by_shard
+from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
 
 STAGE = "keyframes"
@@ -50,19 +51,19 @@ def run_stage(
         decoders: how many clips are decoded side by side; what is published does not depend on it.
 
     Raises:
-        UserError: the encoder is unknown or its weights cannot be loaded, or the source does not hold a clip
-            as it was probed.
+        UserError: the encoder is unknown or its weights cannot be loaded, the source does not hold a clip as
+            it was probed, no clip is left, or too many cannot be decoded; in the last two cases the rejects
+            are published.
     """
     output = _output(inputs, config, store)
     shards = plan(inputs, config, store)
     earlier = output.published()
     if earlier is not None:
-        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=len(shards))
+        return _finished(output, earlier, config, len(shards), 0)
     computed = sum(
         run_shard(inputs, config, store, shard, decoders=decoders, progress=progress) for shard in shards
     )
-    manifest = output.publish(len(shards))
-    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+    return _finished(output, output.publish(len(shards)), config, len(shards), computed)
 
 
 def plan(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> list[int]:
@@ -125,13 +126,24 @@ def finish(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sta
 
     Raises:
         RuntimeError: a shard is not committed.
+        UserError: no clip is left, or too many cannot be decoded.
     """
     output = _output(inputs, config, store)
     shards = len(plan(inputs, config, store))
     earlier = output.published()
     if earlier is not None:
-        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
-    return StageResult.from_manifest(output.publish(shards), computed_shards=None, total_shards=shards)
+        return _finished(output, earlier, config, shards, 0)
+    return _finished(output, output.publish(shards), config, shards, None)
+
+
+def _finished(
+    output: ShardSet, manifest: Manifest, config: KeyframeConfig, shards: int, computed: int | None
+) -> StageResult:
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
+    refuse_empty(result, output.store, where=STAGE)
+    share, setting = config.max_failed_share, "keyframes.max_failed_share"
+    refuse_failures(result, output.store, max_share=share, setting=setting, where=STAGE)
+    return result
 
 
 def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> ShardSet:

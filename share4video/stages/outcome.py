@@ -1,4 +1,4 @@
-"""When a stage has failed although it answered for every row: too many of them could not be read."""
+"""When a stage has failed although every row is answered for: nothing is left, or too much cannot be read."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ def refuse_failures(
         f" {number} of them as {reason}",
         where=where,
         fix=f"mend them or raise {setting}; for one, {example['source_uri']}: {example['sentence']}",
+    )
+
+
+def refuse_empty(result: StageResult, store: Store, *, where: str) -> None:
+    """Check that something is left of the rows of a published output.
+
+    Raises:
+        UserError: there were rows and none was kept. It names the commonest reason, with an example.
+    """
+    if result.rows_out or not result.rows_in:
+        return
+    reason, number, example = commonest_reject(result, store)
+    raise UserError(
+        f"none of {result.rows_in} rows is left, {number} of them rejected as {reason}",
+        where=where,
+        fix=f"for one, {example['source_uri']}: {example['sentence']}",
     )
 
 

@@ -215,8 +215,8 @@ def test_an_empty_answer_is_asked_for_again_and_then_a_reject(
     store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
 ) -> None:
     fake_engine.settings(answer="")
-    result = run_stage(inputs_of(store, rows[:2], source, fake_engine), CONFIG, store)
-    assert result.rejects == {"caption_failed": 2}
+    with pytest.raises(UserError, match="none of 2 rows is left, 2 of them rejected as caption_failed"):
+        run_stage(inputs_of(store, rows[:2], source, fake_engine), CONFIG, store)
     asked = [(call["body"]["temperature"], "seed" in call["body"]) for call in fake_engine.calls()]
     assert sorted(asked) == [(0.0, False), (0.0, False), (0.7, True), (0.7, True)]
 
