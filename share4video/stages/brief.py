@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from share4video.media.decode import Frame
 from share4video.media.limits import FAILURES, MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import clips_by_shard
 from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
@@ -44,7 +44,6 @@ FOREIGN_CLIP = "foreign_clip"
 MAX_SIDE = 1024  # pixels of a frame; four of them make a grid of at most twice that
 
 Row = Mapping[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

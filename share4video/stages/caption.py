@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from share4video.config import CaptionConfig, EngineSpec
 from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
 from share4video.stages.caption_rows import CaptionRows
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import divide
 from share4video.store import Store
 
@@ -33,7 +33,6 @@ STAGE = "caption"
 VERSION = "1"
 
 Row = Mapping[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from share4video.errors import UserError
 from share4video.evaluation.results import Results, read_results
 from share4video.model_registry import ModelRegistry, RegisteredModel, store_root
 from share4video.stages import evaluate
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 from share4video.training import tracking
 
@@ -41,7 +41,7 @@ class ChampionInputs:
 
 
 def run_stage(
-    inputs: ChampionInputs, config: EvaluateConfig, store: Store, progress: evaluate.Progress | None = None
+    inputs: ChampionInputs, config: EvaluateConfig, store: Store, progress: Progress | None = None
 ) -> StageResult | None:
     """Return the champion's evaluation, on record or new; None where the candidate has no other to beat.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.stages.clip_frames import reject_row
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 
 STAGE = "dataset"
@@ -24,7 +24,6 @@ CARD_NAME = "README.md"
 _ROLE_ORDER = ("brief", "sliding", "summary", "fast", "recaption")
 
 Row = Mapping[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

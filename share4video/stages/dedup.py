@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +23,7 @@ from share4video.dataset.shards import (
 )
 from share4video.errors import UserError
 from share4video.stages.clip_frames import Row, reject_row
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.stages.dedup_inputs import STAGE, DedupInputs, kept_before
 from share4video.stages.neighbours import LOWEST_FLOOR
 from share4video.stages.neighbours import run_stage as find_neighbours
@@ -33,8 +33,6 @@ __all__ = ["DedupInputs", "in_order_of_survival", "run_stage"]
 
 VERSION = "2"
 SWEEP_STEP = 0.01
-
-Progress = Callable[[str, int, int], None]
 
 
 def run_stage(

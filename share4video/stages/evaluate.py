@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, zip_longest
@@ -31,14 +31,12 @@ from share4video.evaluation.mvbench import Session
 from share4video.evaluation.questions import Question, questions_hash, read_questions
 from share4video.evaluation.results import CONTROL, PROTOCOL, RESULTS, Answer, Failure, Results
 from share4video.model_registry import MODEL_SCHEME, fetch_checkpoint, resolve
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 from share4video.synthetic.questions import TASK_GROUPS
 
 STAGE, VERSION = "evaluate", "2"
 QUESTIONS_PER_SHARD = 64
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ called, ``finish`` publishes them as one. What is published per clip does not de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +17,13 @@ from share4video.curation.keyframes import jpeg_bytes
 from share4video.dataset.shards import Manifest, ShardSet, StageRef, table_from_rows
 from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import DECODERS, ClipFrames, clip_frames, media_reject
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import clips_by_shard
 from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
 
 STAGE = "keyframes"
 VERSION = "1"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

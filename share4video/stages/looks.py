@@ -22,10 +22,10 @@ from share4video.dataset.shards import Manifest, ShardSet, canonical_json, table
 from share4video.media.decode import frames_at
 from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import Row, clip_frames, media_reject
+from share4video.stages.contract import Progress
 from share4video.stages.dedup_inputs import STAGE as REJECTING_STAGE
 from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, kept_before
 from share4video.stages.division import by_work
-from share4video.stages.throughput import Progress
 from share4video.store import Store
 
 STAGE = "looks"

@@ -23,7 +23,7 @@ from share4video.media import compose, decode
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, reject_row
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 
 STAGE = "mixture"
@@ -31,7 +31,6 @@ VERSION = "1"
 NOT_SELECTED = "not_selected"
 
 Row = Mapping[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

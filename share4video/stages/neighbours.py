@@ -29,8 +29,8 @@ from share4video.dataset.shards import (
 )
 from share4video.errors import UserError
 from share4video.stages import looks
+from share4video.stages.contract import Progress
 from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, published_outputs
-from share4video.stages.throughput import Progress
 from share4video.store import Store
 
 STAGE = "neighbours"

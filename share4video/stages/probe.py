@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from share4video.dataset.shards import Manifest, ShardSet, canonical_json, read_
 from share4video.errors import UserError
 from share4video.media.probe import ClipInfo
 from share4video.stages import scan
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.stages.outcome import commonest_reject, refuse_failures
 from share4video.stages.scan import ScanShard
 from share4video.stages.scan_rows import finding
@@ -29,7 +29,6 @@ VERSION = "2"
 ROWS_PER_SHARD = 256
 _ID_LENGTH = 32
 
-Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
 
 

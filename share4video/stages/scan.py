@@ -18,8 +18,9 @@ from share4video.curation.filters import Rejection
 from share4video.dataset.shards import Manifest, ShardSet, canonical_json, table_from_rows
 from share4video.errors import UserError
 from share4video.media.sources import SourceFile, list_sources
+from share4video.stages.contract import Progress
 from share4video.stages.scan_rows import Scanner
-from share4video.stages.throughput import Meter, Progress
+from share4video.stages.throughput import Meter
 from share4video.store import Store
 
 STAGE = "scan"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-Progress = Callable[[str, int, int], None]
+from share4video.stages.contract import Progress
 
 
 class Meter:

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from share4video.model_registry import (
     resolve,
     store_root,
 )
-from share4video.stages.contract import StageResult
+from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 from share4video.training import tracking
 from share4video.training.checkpoint import TrainingStates
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 VERSION = "1"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
