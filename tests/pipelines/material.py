@@ -37,12 +37,12 @@ def write_config(path: Path, engine: FakeEngine, **stages: object) -> Path:
 
 
 def start_share4video(
-    *arguments: str, cwd: Path, stderr: int = subprocess.DEVNULL
+    *arguments: str, cwd: Path, stdout: int | None = None, stderr: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start the command line in a process of its own; ``stderr`` is as `subprocess.Popen` has it."""
+    """Start the command line in a process of its own, its streams as `subprocess.Popen` has them."""
     command = [sys.executable, "-c", "from share4video.cli.main import app; app()", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=stderr)
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=stdout, stderr=stderr)
 
 
 def until(true: Callable[[], bool], within_s: float) -> None:
