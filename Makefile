@@ -13,8 +13,8 @@ find_python = for name in python3.11 python3 python; do \
 PYTHON ?= $(shell $(find_python))
 BIN := .venv/bin
 READY := .venv/.ready
-# One more than two cores: many tests wait for a process they started.
-WORKERS ?= 3
+# More than two cores: many tests wait for a process they started.
+WORKERS ?= 4
 ARGS ?=
 
 # uv does not read pip's configuration; a mirror configured there is used all the same.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,10 @@ class Config(BaseModel):
     """Base of all configurations: immutable, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def without(self, *names: str) -> Self:
+        """Return a copy with some settings at their defaults: those that an output does not depend on."""
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
 
 
 class EngineSpec(Config):
@@ -168,6 +172,7 @@ class DedupConfig(LooksConfig):
     floor: float | None = Field(None, ge=-1, le=1)
     pairs_per_row: float = Field(50.0, gt=0)
     max_pairs_per_row: int = Field(1000, ge=1)
+    max_failed_share: float = Field(0.5, ge=0, le=1)  # of the clips; more fail the stage
     search: Literal["auto", "exact", "partitioned"] = "auto"
     source_priority: tuple[str, ...] = ()
 

@@ -184,6 +184,7 @@ def frame_encoder(name: str) -> FrameEncoder:
     )
 
 
+@lru_cache(maxsize=2)  # so that the shards of a run load theirs once
 def text_encoder(name: str) -> TextEncoder:
     """Return the text encoder a configuration names; its weights are loaded at the first ``encode``.
 

@@ -1,7 +1,8 @@
 """The brief stage: one sentence per clip from a few uniform frames, and its embedding (paper section 3.1).
 
 The sentences are what de-duplication compares; the paper used Panda-Student and BERT here. Wide: a shard is a
-part of the clips, and what is published of a clip does not depend on the division.
+part of the clips. Captions do not depend on the division; the embeddings of a neural text model, which pads a
+batch to its longest text, may in their last bits.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def run_stage(
             with connect(inputs.engine) as endpoint:
                 for shard in pending:
                     computed += _run_shard(inputs, config, store, shard, endpoint, progress)
-    return _finished(output, len(shards), computed)
+    return _finished(output, config, len(shards), computed)
 
 
 def plan(inputs: BriefInputs, config: BriefConfig, store: Store) -> list[int]:
@@ -117,7 +118,8 @@ def finish(inputs: BriefInputs, config: BriefConfig, store: Store) -> StageResul
         RuntimeError: a shard is not committed.
     """
     output = _output(replace(inputs, engine=resolve(inputs.engine)), config, store)
-    return _finished(output, len(plan(inputs, config, store)), 0 if output.published() else None)
+    shards = len(plan(inputs, config, store))
+    return _finished(output, config, shards, 0 if output.published() else None)
 
 
 def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
@@ -126,7 +128,7 @@ def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
-        config=config,
+        config=config.without("max_failed_share"),
         identity={
             "engine": identity(inputs.engine),
             "prompts": prompt_version(inputs.engine.dialect),
@@ -135,7 +137,7 @@ def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
     )
 
 
-def _finished(output: ShardSet, shards: int, computed: int | None) -> StageResult:
+def _finished(output: ShardSet, config: BriefConfig, shards: int, computed: int | None) -> StageResult:
     manifest = output.published() or output.publish(shards)
     result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
     if result.rows_in and result.rejects == {FOREIGN_CLIP: result.rows_in}:
@@ -145,12 +147,12 @@ def _finished(output: ShardSet, shards: int, computed: int | None) -> StageResul
     refuse_failures(
         result,
         output.store,
-        max_share=float(output.config["max_failed_share"]),
+        max_share=config.max_failed_share,
         setting="brief.max_failed_share",
         where=STAGE,
         failures=FAILURES | {CAPTION_FAILED},
     )
-    if result.rows_out and output.config["decode"] != "exact":
+    if result.rows_out and config.decode != "exact":
         shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
         shift = {"mean_shift_s": math.fsum(shifts_s) / len(shifts_s), "max_shift_s": max(shifts_s)}
         result = replace(result, metrics={**result.metrics, **shift})

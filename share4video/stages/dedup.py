@@ -27,6 +27,7 @@ from share4video.stages.contract import Progress, StageResult
 from share4video.stages.dedup_inputs import STAGE, DedupInputs, kept_before
 from share4video.stages.neighbours import LOWEST_FLOOR
 from share4video.stages.neighbours import run_stage as find_neighbours
+from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
 
 __all__ = ["DedupInputs", "in_order_of_survival", "run_stage"]
@@ -46,23 +47,36 @@ def run_stage(
 
     Raises:
         UserError: a threshold is below the floor, the floor is too low for the embeddings, an encoder is
-            unknown or cannot be loaded, or the source does not hold a clip as it was probed.
+            unknown or cannot be loaded, the source does not hold a clip as it was probed, nothing is left, or
+            too many clips cannot be decoded; in the last two cases the rejects are published.
     """
     thresholds = _thresholds(inputs, config, store)
     compared, new = find_neighbours(inputs, config, store, progress=progress)
     identity = {"neighbours": str(compared.ref)}
     if inputs.published is not None:
         identity["published"] = str(inputs.published)
-    rules = config.model_copy(update={"shards": 1})  # who looked at what does not matter any more
+    rules = config.without("shards", "max_failed_share")  # who looked at what does not matter any more
     output = ShardSet(store, STAGE, VERSION, inputs=[compared.content_hash], config=rules, identity=identity)
     earlier = output.published()
     if earlier is not None:
-        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=1)
+        return _checked(earlier, inputs, config, store, 0)
     with output.writing(0) as done:
         if done is None:
             output.commit(0, *_deduplicated(compared, inputs.published, config, store, thresholds))
     computed = int(done is None or new)
-    return StageResult.from_manifest(output.publish(1), computed_shards=computed, total_shards=1)
+    return _checked(output.publish(1), inputs, config, store, computed)
+
+
+def _checked(
+    manifest: Manifest, inputs: DedupInputs, config: DedupConfig, store: Store, computed: int
+) -> StageResult:
+    """Return the result of what is published. Raises UserError as `run_stage` does."""
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=1)
+    if inputs.published is None:  # what is added to others may all be there already
+        refuse_empty(result, store, where=STAGE)
+    share, setting = config.max_failed_share, "dedup.max_failed_share"
+    refuse_failures(result, store, max_share=share, setting=setting, where=STAGE)
+    return result
 
 
 def _thresholds(inputs: DedupInputs, config: DedupConfig, store: Store) -> Thresholds:

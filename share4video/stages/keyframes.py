@@ -150,7 +150,7 @@ def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> Sh
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
-        config=config,
+        config=config.without("max_failed_share"),
         identity={} if encoder is None else {"encoder": f"{encoder.name}@{encoder.revision}"},
     )
 

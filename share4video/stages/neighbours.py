@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +36,7 @@ STAGE = "neighbours"
 VERSION = "1"
 LOWEST_FLOOR, HIGHEST_FLOOR = 0.5, 0.99  # between which a floor is chosen where none is given
 # Settings on which pairs do not depend: they decide on admission, or who works on what.
-_DECISIONS: dict[str, Any] = {
-    "text_threshold": None,
-    "visual_threshold": None,
-    "source_priority": (),
-    "shards": 1,
-}
+_DECISIONS = ("text_threshold", "visual_threshold", "source_priority", "shards", "max_failed_share")
 # Settings in which clips that are compared must agree.
 _DESCRIPTION = ("mode", "visual_frames", "visual_decode", "visual_pooling")
 
@@ -68,11 +62,12 @@ def run_stage(
             clips were described otherwise, or the source does not hold a clip as it was probed.
     """
     encoder = frame_encoder(config.visual_encoder)
-    described_by = {"embedder": str(load_manifest(store, inputs.brief).config["embedder"])}
+    made = load_manifest(store, inputs.brief).config
+    described_by = {"embedder": f"{made['embedder']}@{made.get('@embedder')}"}
     if config.mode != "text":
         described_by["encoder"] = f"{encoder.name}@{encoder.revision}"
     hashes = [ref.content_hash for ref in (inputs.clips, inputs.brief, inputs.published) if ref is not None]
-    asked = config.model_copy(update=_DECISIONS)
+    asked = config.without(*_DECISIONS)
     output = ShardSet(store, STAGE, VERSION, inputs=hashes, config=asked, identity=described_by)
     if (earlier := output.published()) is not None:
         return earlier, False
@@ -146,7 +141,7 @@ def _published_clips(
     for output, kept in published_outputs(store, published):
         ref = StageRef.parse(output.config["@neighbours"])
         made = load_manifest(store, ref).config
-        how = {name: made[name] for name in _DESCRIPTION}
+        how = {name: made.get(name) for name in _DESCRIPTION}
         if how != {name: getattr(config, name) for name in how} or any(
             made.get(f"@{name}") != revision for name, revision in described_by.items()
         ):

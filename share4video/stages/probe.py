@@ -95,7 +95,7 @@ def _decide(
     if (manifest := output.published()) is None:
         firsts: dict[str, Row] = {}
         for row in rows:
-            if row["content_hash"] is not None:
+            if row["content_hash"] is not None and row["reason"] is None:  # what failed stands for no other
                 firsts.setdefault(row["content_hash"], row)
         for shard, start in enumerate(starts):
             with output.writing(shard) as done:

@@ -26,8 +26,8 @@ from share4video.store import Store
 STAGE = "scan"
 VERSION = "1"
 ROWS_PER_CHUNK = 32
-# Settings of which rows there are and who works on them: outputs are named by the rows themselves.
-_CHOICES: dict[str, Any] = {"allow": (), "limit": None, "shard": None, "shards": 1}
+# Settings of which rows there are, who works on them and how many may fail: outputs are named by the rows.
+_CHOICES = ("allow", "limit", "shard", "shards", "max_failed_share")
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ def finish(config: ProbeConfig, store: Store, shards: Sequence[ScanShard]) -> Ma
 
 def without_places(config: ProbeConfig) -> ProbeConfig:
     """Return the settings that results depend on: none says where a file is or how work is divided."""
-    changes: dict[str, Any] = dict(_CHOICES)
+    changes: dict[str, Any] = {}
     if config.aesthetic is not None:
         from share4video.curation.aesthetic import head_hash
 
         changes["aesthetic"] = config.aesthetic.model_copy(update={"head": head_hash(config.aesthetic.head)})
-    return config.model_copy(update=changes)
+    return config.without(*_CHOICES).model_copy(update=changes)
 
 
 def contiguous(weights: Sequence[float], parts: int) -> list[tuple[int, int]]:

@@ -86,7 +86,8 @@ class Scanner:
 
     def _fingerprint(self, file: SourceFile) -> str | Rejection:
         try:
-            if file.place.path is not None:
+            place = file.place
+            if place.path is not None or place.size() is None:  # only its bytes tell what it holds
                 return _HASH + file.content_hash(max_bytes=self._config.max_file_bytes)
             return file.fingerprint()
         except MediaError as error:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from share4video.curation.encoders import FRAMES_PER_BATCH, Rgb, frame_encoder, text_encoder
-from share4video.curation.neural import OpenClipEncoder
+from share4video.curation.neural import OpenClipEncoder, SentenceEncoder
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def test_a_sentence_model_is_pooled_as_its_folder_asks(tmp_path: Path) -> None:
     words = Transformer(str(tmp_path / "bert"))
     SentenceTransformer(modules=[words, Pooling(32, "mean")], device="cpu").save(str(tmp_path / "mean"))
     texts = ["a red circle moves", "a circle", "red"]
-    encoder = text_encoder(f"sentence:{tmp_path / 'mean'}")
+    encoder = SentenceEncoder(str(tmp_path / "mean"))
     vectors = encoder.encode(texts)
     assert vectors.dtype == np.float32 and vectors.shape == (3, 32)
     for text, vector in zip(texts, vectors, strict=True):
@@ -205,8 +205,8 @@ def test_a_sentence_model_is_pooled_as_its_folder_asks(tmp_path: Path) -> None:
     before = encoder.revision
     pooling = next((tmp_path / "mean").glob("*Pooling*/config.json"))
     pooling.write_text(pooling.read_text() + "\n")
-    assert text_encoder(f"sentence:{tmp_path / 'mean'}").revision != before
+    assert SentenceEncoder(str(tmp_path / "mean")).revision != before
     (tmp_path / "mean" / "pytorch_model.bin").write_bytes(b"pickled")
     (tmp_path / "mean" / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not safetensors"):
-        text_encoder(f"sentence:{tmp_path / 'mean'}").encode(texts)
+        SentenceEncoder(str(tmp_path / "mean")).encode(texts)

@@ -286,6 +286,9 @@ def test_clips_that_cannot_be_decoded_are_rejects(
     result = run_stage(inputs_of(store, some, tmp_path), DedupConfig(), store)
     assert (result.rows_in, result.rows_out, result.rejects) == (2, 1, {"not_video": 1})
     assert run_stage(inputs_of(store, some, tmp_path), DedupConfig(mode="text"), store).rows_in == 2
+    for _ in range(2):  # also when the rejects are published
+        with pytest.raises(UserError, match="none of 1 rows is left, 1 of them rejected as not_video"):
+            run_stage(inputs_of(store, some[1:], tmp_path), DedupConfig(), store)
 
 
 def test_another_source_publishes_nothing_and_the_right_one_still_can(

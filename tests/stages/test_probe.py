@@ -314,6 +314,29 @@ def test_a_source_that_changes_after_the_plan_is_found_out(
     assert finish(inputs, CONFIG, store, [part]).rejects == REASONS
 
 
+@pytest.mark.parametrize("what", ["gone", "another"])
+def test_a_file_that_changes_while_it_is_scanned_takes_no_copy_along(
+    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 1)
+    source = tmp_path / "films"
+    source.mkdir()
+    for name in ("a.mp4", "z.mp4"):
+        shutil.copy(master / "good.mp4", source / name)
+
+    def change(label: str, done: int, total: int) -> None:
+        if label.endswith("files read") and done == total:
+            (source / "a.mp4").unlink()
+            if what == "another":
+                shutil.copy(master / "blue.mp4", source / "a.mp4")
+
+    result = run_stage(ProbeInputs(str(source)), CONFIG, store, change)
+    (clip,) = read_table(store, result.ref, "clips").to_pylist()
+    (reject,) = read_table(store, result.ref, "rejects").to_pylist()
+    assert clip["source_uri"] == "z.mp4"
+    assert (reject["source_uri"], reject["reason"]) == ("a.mp4", "unreadable")
+
+
 KILLED_AMID_THE_SCAN = """
 import os, signal, sys
 from share4video.config import ProbeConfig
@@ -364,7 +387,7 @@ def test_too_many_failures_fail_the_stage(master: Path, store: LocalStore, tmp_p
             run_stage(inputs, strict, store)
         assert "cut-too.mp4: the file" in e.value.fix
     key = {key.split("/")[1] for key in store.list("probe") if key.endswith("manifest.json")}
-    assert len(key) == 2  # what was found out is published either way
+    assert len(key) == 1  # what was found out is published either way, and once
 
 
 def test_longer_than_is_scanned_is_told_from_the_header(master: Path, store: LocalStore) -> None:

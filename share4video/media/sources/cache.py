@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -32,7 +32,7 @@ from share4video.media.sources.place import Place
 FOLDER_VARIABLE = "SHARE4VIDEO_CACHE"
 BYTES_VARIABLE = "SHARE4VIDEO_CACHE_BYTES"
 DEFAULT_BYTES = 16 << 30
-WAIT_FOR_ROOM_S = 600.0  # copies are in use while one call decodes, which is bounded
+WAIT_FOR_ROOM_S = 3600.0  # copies are in use while a file is probed and split, which is bounded by less
 _BLOCK_BYTES = 1 << 20
 _COPY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"
@@ -202,9 +202,13 @@ class LocalCopies:
             with self._alone():
                 if not self._make_room(size):
                     return None
-                with self._written():
-                    made = (self.folder / f"{_PARTIAL}{uuid.uuid4().hex}").open("xb")
+                with self._written(), ExitStack() as undone:
+                    partial = self.folder / f"{_PARTIAL}{uuid.uuid4().hex}"
+                    made = undone.enter_context(partial.open("xb"))
+                    undone.callback(partial.unlink)
                     fcntl.flock(made, fcntl.LOCK_EX)
+                    made.truncate(size)  # before another process makes room for its own
+                    undone.pop_all()
                 return made
 
         waiting = Retrying(
@@ -223,8 +227,6 @@ class LocalCopies:
         assert file is not None
         partial = Path(file.name)
         try:
-            with self._written():
-                file.truncate(size)
             yield file
         finally:
             partial.unlink(missing_ok=True)

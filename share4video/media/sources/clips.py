@@ -14,14 +14,9 @@ from typing import Any
 
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
-from share4video.media.probe import content_hash
 from share4video.media.sources.cache import LocalCopies
 from share4video.media.sources.listing import find_source
-from share4video.media.sources.place import NOT_ALLOWED
-
-# A file that is written again, or replaced by another, has another of these.
-_Version = tuple[int, int, int, int, int]
-_hashes: dict[_Version, str] = {}
+from share4video.media.sources.place import NOT_ALLOWED, hash_of
 
 
 @contextmanager
@@ -49,7 +44,7 @@ def clip_file(source: str | Path, clip: Mapping[str, Any]) -> Iterator[Path]:
                 path = held.enter_context(LocalCopies.of_environment().held(clip["content_hash"], place))
             else:
                 path = place.path
-                if _hash_of(path) != clip["content_hash"]:
+                if hash_of(path) != clip["content_hash"]:
                     raise MediaError("unreadable", "the file of this name holds something else")
         except MediaError as error:
             if error.reason == NOT_ALLOWED:
@@ -60,20 +55,3 @@ def clip_file(source: str | Path, clip: Mapping[str, Any]) -> Iterator[Path]:
                 fix="give the source that was probed, or start again with this one",
             ) from error
         yield path
-
-
-def _hash_of(path: Path) -> str:
-    version = _version(path)  # before it is read: a file that changes meanwhile is read again
-    known = _hashes.get(version) if version else None
-    found = known or content_hash(path)
-    if version:
-        _hashes[version] = found
-    return found
-
-
-def _version(path: Path) -> _Version | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None  # `content_hash` says why
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

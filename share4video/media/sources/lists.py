@@ -118,11 +118,12 @@ def _text(value: Any) -> str | None:
 
 def _csv(path: Path, where: str) -> Iterator[_Values | Line]:
     with path.open("rb") as file:
-        rows = csv.reader(
-            # What is no UTF-8 is refused with its row; what is too long is over the reader's own bound, too.
+        # What is no UTF-8 is refused with its row; what is too long is over the reader's own bound, too.
+        lines = (
             "x" * (csv.field_size_limit() + 1) if line is None else line.decode("utf-8", "surrogateescape")
             for _, line in numbered_lines(file)
         )
+        rows = csv.reader(lines, strict=True)
         header: list[str] | None = None
         while True:
             number = rows.line_num + 1
@@ -131,7 +132,8 @@ def _csv(path: Path, where: str) -> Iterator[_Values | Line]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield broken(number, "wrong_shape", f"it is no CSV: {error}")
+                for line in range(number, rows.line_num + 1):
+                    yield broken(line, "wrong_shape", f"it is no CSV: {error}")
                 continue
             if header is None:
                 header = [name.removeprefix("\ufeff") for name in row]
@@ -139,7 +141,11 @@ def _csv(path: Path, where: str) -> Iterator[_Values | Line]:
                     raise no_column(where, set(header))
             elif row and len(row) != len(header):
                 why = f"it has {len(row)} fields and the header {len(header)}"
-                yield broken(number, "wrong_shape", why)
+                for line in range(number, rows.line_num + 1):
+                    yield broken(line, "wrong_shape", why)
+            elif row and "\n" in row[header.index(URI)]:  # a quote that nobody closed swallowed lines
+                for line in range(number, rows.line_num + 1):
+                    yield broken(line, "wrong_shape", f"it is in quotes opened in line {number}")
             elif row:
                 yield _Values(number, dict(zip(header, row, strict=True)))
 

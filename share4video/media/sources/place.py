@@ -12,6 +12,10 @@ from share4video.media.probe import content_hash
 
 NOT_ALLOWED = "not_allowed"
 
+# A file that is written again, or replaced by another, has another of these.
+_Version = tuple[int, int, int, int, int]
+_hashes: dict[_Version, str] = {}
+
 
 class Place(ABC):
     """Bytes that can be read, wherever they are.
@@ -68,7 +72,7 @@ class LocalFile(Place):
             raise _unreadable(error) from error
 
     def fingerprint(self) -> str:
-        return f"sha256:{content_hash(self.file)}"
+        return f"sha256:{hash_of(self.file)}"
 
     def open(self, start: int = 0, length: int | None = None) -> BinaryIO:
         try:
@@ -87,3 +91,25 @@ def check_inside(uri: str) -> None:
 
 def _unreadable(error: OSError) -> MediaError:
     return MediaError("unreadable", f"the file cannot be read: {error.strerror}")
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a local file, hashed once unless it changes.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    version = _version(path)  # before it is read: a file that changes meanwhile is read again
+    known = _hashes.get(version) if version else None
+    found = known or content_hash(path)
+    if version:
+        _hashes[version] = found
+    return found
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # `content_hash` says why
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from share4video.media.limits import MediaError
-from share4video.media.probe import content_hash, file_size
+from share4video.media.probe import file_size
 from share4video.media.sources.cache import LocalCopies
-from share4video.media.sources.place import Place
+from share4video.media.sources.place import Place, hash_of
 
 _ID_LENGTH = 32
 
@@ -84,7 +84,7 @@ class SourceFile:
         if place.path is not None:
             if file_size(place.path, max_bytes=max_bytes) == 0:
                 raise _empty()
-            return content_hash(place.path)
+            return hash_of(place.path)
         with LocalCopies.of_environment().added(place, max_bytes) as copy:
             if copy.bytes == 0:
                 raise _empty()
@@ -95,11 +95,13 @@ class SourceFile:
         """Hold a local file with the row's bytes, whose hash is ``content``; it stays inside the block.
 
         Raises:
-            MediaError: a remote row cannot be read, or holds something else by now.
+            MediaError: the row cannot be read, or holds something else by now.
             UserError: nothing can be read there, or there is no room for a copy.
         """
         place = self.place
         if place.path is not None:
+            if hash_of(place.path) != content:
+                raise MediaError("unreadable", "the file changed while it was read")
             yield place.path
             return
         with LocalCopies.of_environment().held(content, place) as path:

@@ -204,9 +204,10 @@ def _of_one_object(place: S3Object) -> Iterator[None]:
     except KeyError:
         raise MediaError("unreadable", "there is no such object") from None
     except boto.ClientError as error:
-        if error.response.get("Error", {}).get("Code") not in ("PreconditionFailed", "412"):
-            raise
-        raise MediaError("unreadable", "the object changed while it was read") from error
+        code = error.response.get("Error", {}).get("Code")
+        if code in ("PreconditionFailed", "412"):
+            raise MediaError("unreadable", "the object changed while it was read") from error
+        raise MediaError("unreadable", f"S3 does not give the object: {code}") from error  # archived, for one
 
 
 def _client() -> S3Client:

@@ -95,6 +95,18 @@ def test_broken_lines_are_rejects_with_their_number(folder: Path) -> None:
     assert len(found) == 7
 
 
+def test_a_quote_that_nobody_closed_swallows_no_line(folder: Path) -> None:
+    for header, first in (("uri", '"films/a.mp4'), ("uri,id", '"films/a.mp4,1')):
+        (folder / "list.csv").write_text(
+            f"{header}\nfilms/b.mp4{',2' * (',' in header)}\n{first}\nc.mp4\nd.mp4\n"
+        )
+        found = contents(list_sources(str(folder / "list.csv")))
+        assert sorted(found) == ["films/b.mp4", *(f"list.csv:{n}" for n in (3, 4, 5))]
+    (folder / "list.csv").write_text('uri\n"films/a.mp4\nc.mp4"\nfilms/b.mp4\n')
+    found = contents(list_sources(str(folder / "list.csv")))
+    assert sorted(found) == ["films/b.mp4", "list.csv:2", "list.csv:3"]
+
+
 def test_broken_lines_of_a_csv_do_not_take_others_along(folder: Path) -> None:
     lines = [
         b"uri,id",
