@@ -36,7 +36,6 @@ class AestheticRater:
             fix = "use open_clip:ViT-L-14-quickgelu/openai"
             raise UserError("unknown encoder for aesthetic scores", where=config.encoder, fix=fix)
         self._encoder = OpenClipEncoder.named(model)
-        self.head_hash = head_hash(config.head)
         self._layers = _read_head(config.head)
 
     @cached_property
@@ -75,7 +74,8 @@ def _read_head(head: str) -> list[_Layer]:
     from safetensors.numpy import load_file
 
     try:
-        found: Mapping[str, npt.NDArray[np.float32]] = load_file(head)
+        with reading("the aesthetic head", head):
+            found: Mapping[str, npt.NDArray[np.float32]] = load_file(head)
         names = sorted((name for name in found if name.endswith("weight")), key=_number)
         layers = [(found[name], found[f"{name.removesuffix('weight')}bias"]) for name in names]
         sizes = [weight.shape[1] for weight, _ in layers[1:]] + [1]

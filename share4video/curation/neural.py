@@ -91,19 +91,16 @@ class OpenClipEncoder:
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
         """See ``FrameEncoder``. Raises UserError where the weights cannot be had."""
         import torch
-        from PIL import Image
 
-        tower, prepare = self._model
+        tower, _ = self._model
         states: list[torch.Tensor] = []
         hook = tower.get_submodule("transformer").register_forward_hook(
             lambda _module, _inputs, output: states.append(output[:, 0].float().cpu())
         )
         try:
             with torch.inference_mode():
-                for start in range(0, len(frames), self.batch):
-                    batch = [prepare(Image.fromarray(f)) for f in frames[start : start + self.batch]]
-                    batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
-                    tower(torch.stack(batch).to(_device()))
+                for batch in self._batches(frames):
+                    tower(batch)
         finally:
             hook.remove()
         return _unit(states)[: len(frames)]
@@ -115,15 +112,22 @@ class OpenClipEncoder:
             UserError: the weights cannot be had.
         """
         import torch
+
+        tower, _ = self._model
+        with torch.inference_mode():
+            embeddings = [tower(batch).float().cpu() for batch in self._batches(frames)]
+        return _unit(embeddings)[: len(frames)]
+
+    def _batches(self, frames: Sequence[Rgb]) -> Iterator[torch.Tensor]:
+        """Yield the frames as the tower takes them; the last batch is filled up with nothing."""
+        import torch
         from PIL import Image
 
-        tower, prepare = self._model
-        embeddings = []
-        with torch.inference_mode():
-            for start in range(0, len(frames), FRAMES_PER_BATCH):
-                batch = [prepare(Image.fromarray(f)) for f in frames[start : start + FRAMES_PER_BATCH]]
-                embeddings.append(tower(torch.stack(batch).to(_device())).float().cpu())
-        return _unit(embeddings)
+        _, prepare = self._model
+        for start in range(0, len(frames), self.batch):
+            batch = [prepare(Image.fromarray(frame)) for frame in frames[start : start + self.batch]]
+            batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
+            yield torch.stack(batch).to(_device())
 
 
 class BertEncoder:

@@ -8,7 +8,6 @@ batch to its longest text, may in their last bits.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from share4video.media import decode
 from share4video.media.decode import Frame
 from share4video.media.limits import FAILURES, MediaError
 from share4video.media.sources import clip_file
-from share4video.stages.clip_frames import media_reject
+from share4video.stages.clip_frames import media_reject, shift_metrics
 from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import clips_by_shard
 from share4video.stages.outcome import refuse_empty, refuse_failures
@@ -61,8 +60,8 @@ def run_stage(
 ) -> StageResult:
     """Publish ``brief_captions`` and ``rejects``.
 
-    Where key frames stand for the frames, ``mean_shift_s`` and ``max_shift_s`` are counted beside them: how
-    many seconds a picture lies from the moment it stands for, over all pictures that were decoded.
+    Where key frames stand for the frames, ``mean_shift_s`` and ``max_shift_s`` are told beside them: how many
+    seconds the farthest picture of a clip lies from the moment it stands for, over all captioned clips.
 
     Rejected are clips that cannot be decoded (the decoder's reason), that the engine has no sentence for
     (``caption_failed``), and that an engine for synthetic clips does not know (``foreign_clip``).
@@ -154,8 +153,7 @@ def _finished(output: ShardSet, config: BriefConfig, shards: int, computed: int 
     )
     if result.rows_out and config.decode != "exact":
         shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
-        shift = {"mean_shift_s": math.fsum(shifts_s) / len(shifts_s), "max_shift_s": max(shifts_s)}
-        result = replace(result, metrics={**result.metrics, **shift})
+        result = replace(result, metrics={**result.metrics, **shift_metrics(shifts_s)})
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -153,3 +154,10 @@ def reject_row(
 def media_reject(clip: Row, stage: str, error: MediaError) -> dict[str, Any]:
     """Return the row of table ``rejects`` of a clip that could not be decoded."""
     return reject_row(clip, stage, error.reason, error.sentence, error.measured, error.bound)
+
+
+def shift_metrics(shifts_s: Sequence[float]) -> dict[str, float]:
+    """Return how far key frames lie from the frames they stood for, in seconds; nothing where none did."""
+    if not shifts_s:
+        return {}
+    return {"mean_shift_s": math.fsum(shifts_s) / len(shifts_s), "max_shift_s": max(shifts_s)}

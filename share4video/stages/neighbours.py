@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,6 +27,7 @@ from share4video.dataset.shards import (
 )
 from share4video.errors import UserError
 from share4video.stages import looks
+from share4video.stages.clip_frames import shift_metrics
 from share4video.stages.contract import Progress
 from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, published_outputs
 from share4video.store import Store
@@ -95,7 +95,7 @@ def _compared(
         rejects += read_table(store, looked.ref, "rejects").to_pylist()
         there = set(seen["clip_id"].to_pylist())
         clips = [clip for clip in clips if clip["clip_id"] in there]
-        shift = _shift_metrics(seen)
+        shift = shift_metrics(seen["shift_s"].drop_null().to_pylist())
     ids = tuple(clip["clip_id"] for clip in clips)
     text = None if config.mode == "visual" else embeddings.of(ids)
     own = Described(ids, text, None if seen is None else looks_of(seen, config))
@@ -123,7 +123,7 @@ def _compared(
         "metric:near_pairs": len(pairs.clip),
         "metric:floor": floor,
         **({} if pairs.recall is None else {"metric:recall": pairs.recall}),
-        **shift,
+        **{f"metric:{name}": value for name, value in shift.items()},
         **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
     }
     return tables, counts
@@ -159,17 +159,6 @@ def looks_of(table: pa.Table, config: DedupConfig) -> Vectors:
     frames = 1 if config.visual_pooling == "mean" else config.visual_frames
     found = matrix(table["looks"])
     return np.empty((0, frames, 1), np.float32) if found is None else found.reshape(len(table), frames, -1)
-
-
-def _shift_metrics(looks_table: pa.Table) -> dict[str, float]:
-    """Return how far key frames lie from the frames they stood for, in seconds; nothing where none did."""
-    shifts_s = looks_table["shift_s"].drop_null().to_pylist()
-    if not shifts_s:
-        return {}
-    return {
-        "metric:mean_shift_s": math.fsum(shifts_s) / len(shifts_s),
-        "metric:max_shift_s": max(shifts_s),
-    }
 
 
 def _floor(described: Described, config: DedupConfig) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import ipaddress
 import os
 import ssl
@@ -23,6 +22,7 @@ from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
 from share4video.media.addresses import address_allowed
 from share4video.store import Store
+from tests.certificates import write_certificate
 from tests.serving.media_host import MP4, MediaHost, media_host
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)
@@ -140,7 +140,7 @@ def test_every_address_of_a_name_must_be_allowed(host: MediaHost) -> None:
 def test_certificates_are_checked_for_the_name_not_the_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate = _certificate(tmp_path, "clips.test")
+    certificate = write_certificate(tmp_path, "clips.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
@@ -260,34 +260,3 @@ def test_carrying_an_address_in_ipv6_gains_nothing(address: ipaddress.IPv4Addres
     if not address_allowed(address, ()):
         assert not address_allowed(mapped, ())
         assert not address_allowed(nat64, ())
-
-
-def _certificate(folder: Path, name: str) -> Path:
-    """Write a self-signed certificate and its key into one file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "certificate.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return path

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +10,14 @@ import pytest
 
 from share4video.errors import UserError
 from share4video.media.sources import clip_file, https, join_sources, list_sources
+from tests.certificates import write_certificate
 from tests.media.sources.material import contents, sha
 from tests.serving.media_host import MP4, MediaHost, media_host
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MediaHost]:
-    certificate = _certificate(tmp_path)
+    certificate = write_certificate(tmp_path, "localhost", "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
@@ -113,35 +112,3 @@ def test_a_certificate_that_is_not_trusted(
 def test_an_address_is_no_source_by_itself(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"on this machine or on S3.*in a list of uris"):
         list_sources("https://example.com/a.mp4")
-
-
-def _certificate(folder: Path) -> Path:
-    """Write a self-signed certificate of 127.0.0.1 and localhost, and its key, into one file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "certificate.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return path
