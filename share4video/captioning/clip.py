@@ -144,6 +144,6 @@ def _of_frame(caption: Differential) -> SpanCaption:
         caption.frame + 1,
         caption.start_s,
         caption.end_s,
-        caption.caption,
+        caption.text,
         fallback=caption.fallback,
     )

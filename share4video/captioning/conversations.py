@@ -90,7 +90,7 @@ class ClipConversation:
         assert step is not None
         assert step.key == call.key
         dialect = self._dialect(step)
-        self.chain.take(step, checked(outcome, dialect))
+        self.chain.take(step, checked(outcome, dialect, step.attempt))
 
     def _dialect(self, step: Step) -> Dialect:
         return self.plan.summarizer_dialect if step.kind == "summary" else self.plan.captioner_dialect
@@ -133,7 +133,7 @@ class BriefConversation:
         return Call(f"brief-{self._attempt}", CAPTIONER, self._request)
 
     def take(self, call: Call, outcome: Outcome) -> None:
-        caption = checked(outcome, self._dialect)
+        caption = checked(outcome, self._dialect, self._attempt)
         if isinstance(caption, Caption) and caption.failed:
             self._attempt += 1
             if self._attempt < ATTEMPTS:
@@ -147,7 +147,7 @@ class BriefConversation:
         return varied(request, self._attempt, f"{self._clip_id}/brief")
 
 
-def checked(outcome: Outcome, dialect: Dialect) -> Caption | Failure:
+def checked(outcome: Outcome, dialect: Dialect, attempt: int = 0) -> Caption | Failure:
     """Turn an answer into a caption and the checks it failed; of a failed call keep what may be published."""
     if isinstance(outcome, CallError):
         return Failure(outcome.sentence)
@@ -156,7 +156,7 @@ def checked(outcome: Outcome, dialect: Dialect) -> Caption | Failure:
     failed = failed_checks(outcome.text, truncated=outcome.truncated, leaks=leaks(dialect))
     if not text and EMPTY not in failed:
         failed = tuple(sorted((*failed, EMPTY)))
-    return Caption(text, outcome.completion_tokens, failed)
+    return Caption(text, outcome.completion_tokens, failed, outcome.prompt_tokens, attempt)
 
 
 def varied(request: ChatRequest, attempt: int, name: str) -> ChatRequest:

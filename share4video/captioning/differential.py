@@ -80,11 +80,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Caption:
-    """An answer, and the codes of the checks it failed."""
+    """An answer, what it cost, and the codes of the checks it failed."""
 
     text: str
     tokens: int
     failed: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,12 @@ class Differential:
     kind: FrameKind
     start_s: float
     end_s: float
-    caption: str
-    tokens: int
+    caption: Caption
     fallback: bool
+
+    @property
+    def text(self) -> str:
+        return self.caption.text
 
 
 @dataclass(frozen=True)
@@ -173,9 +178,7 @@ class Chain:
         fallback = bool(outcome.failed) or (kind == "anchor" and not self._anchor_due(frame))
         end_s = self.timestamps_s[frame]
         start_s = self.timestamps_s[frame - 1] if kind == "difference" else end_s
-        self.differentials.append(
-            Differential(frame, kind, start_s, end_s, outcome.text, outcome.tokens, fallback)
-        )
+        self.differentials.append(Differential(frame, kind, start_s, end_s, outcome, fallback))
         if kind != "difference":
             self._last_full = frame
         share = sum(d.fallback for d in self.differentials) / len(self.timestamps_s)
@@ -203,7 +206,7 @@ class Chain:
         if self.rules.fast and self.fast is None:
             return Step("fast")
         if self.rules.summary and self.summary is None:
-            captions = (TimedCaption(d.frame + 1, d.end_s, d.caption) for d in self.differentials)
+            captions = (TimedCaption(d.frame + 1, d.end_s, d.text) for d in self.differentials)
             return Step("summary", captions=tuple(captions))
         return None
 
@@ -213,7 +216,7 @@ class Chain:
             return Step("first", 0)
         if self._anchor_due(frame):
             return Step("anchor", frame)
-        return Step("difference", frame, before=self.differentials[-1].caption)
+        return Step("difference", frame, before=self.differentials[-1].text)
 
     def _anchor_due(self, frame: int) -> bool:
         frames = self.rules.anchor_every_frames or math.inf

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 _text, _f64, _f32, _i32, _flag = pa.string(), pa.float64(), pa.float32(), pa.int32(), pa.bool_()
 _i64 = pa.int64()
@@ -163,7 +163,11 @@ DIFFERENTIALS = pa.schema(
         _required("engine", _text),  # model name and revision, never an address
         _required("dialect", _text),
         _required("prompt_version", _text),
-        _required("tokens", _i32),
+        _required("prompt_tokens", _i32),
+        _required("tokens", _i32),  # of the answer
+        _required("attempt", _i32),  # 0, or which further try it is; those are sampled, with a seed
+        _required("checks", pa.list_(_text)),  # codes of the checks it failed
+        pa.field("frame_text_score", _f32),  # CLIP's similarity of caption and frame, where one is configured
         _required("fallback", _flag),
     ]
 )
@@ -178,6 +182,9 @@ CAPTIONS = pa.schema(
         _required("prompt_version", _text),
         _required("engine", _text),
         _required("caption", _text),
+        _required("prompt_tokens", _i32),
+        _required("tokens", _i32),
+        _required("attempt", _i32),
         _required("checks", pa.list_(_text)),  # codes of the checks it failed
     ]
 )

@@ -48,8 +48,8 @@ class CaptionRows:
             "kind": caption.kind,
             "start_s": caption.start_s,
             "end_s": caption.end_s,
-            "caption": caption.caption,
-            "tokens": caption.tokens,
+            **_answer(caption.caption),
+            "frame_text_score": None,
             "fallback": caption.fallback,
             **self._captioner,
         }
@@ -85,7 +85,16 @@ def _caption_row(clip: Row, role: str, caption: Caption, by: Row) -> Row:
         "start_s": clip["start_s"],
         "end_s": clip["end_s"],
         "role": role,
-        "caption": caption.text,
-        "checks": list(caption.failed),
+        **_answer(caption),
         **by,
+    }
+
+
+def _answer(caption: Caption) -> Row:
+    return {
+        "caption": caption.text,
+        "prompt_tokens": caption.prompt_tokens,
+        "tokens": caption.tokens,
+        "attempt": caption.attempt,
+        "checks": list(caption.failed),
     }

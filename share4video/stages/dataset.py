@@ -11,6 +11,7 @@ from share4video.config import DatasetConfig
 from share4video.dataset.card import CardFacts, data_card
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.dataset.schema import CAPTIONS
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.stages.clip_frames import reject_row
 from share4video.stages.contract import Progress, StageResult
@@ -139,9 +140,9 @@ def _caption_order(row: Row) -> tuple[Any, ...]:
 
 
 def _sliding_caption(row: Row) -> dict[str, Any]:
-    shared = ("clip_id", "start_s", "end_s", "dialect", "prompt_version", "engine", "caption")
-    checks = ["fallback"] if row["fallback"] else []
-    return {**{name: row[name] for name in shared}, "role": "sliding", "checks": checks}
+    own = {name: row[name] for name in CAPTIONS.names if name in row}
+    fallback = ["fallback"] if row["fallback"] else []
+    return {**own, "role": "sliding", "checks": [*fallback, *row["checks"]]}
 
 
 def _brief_caption(clip: Row, caption: str, manifest: Manifest) -> dict[str, Any]:
@@ -159,6 +160,9 @@ def _brief_caption(clip: Row, caption: str, manifest: Manifest) -> dict[str, Any
         "dialect": prompts.rpartition("-")[0],
         "prompt_version": prompts,
         "caption": caption,
+        "prompt_tokens": 0,  # the brief table counts none
+        "tokens": 0,
+        "attempt": 0,
         "checks": [],
     }
 

@@ -76,7 +76,7 @@ def test_a_caption_that_fails_its_checks_is_asked_for_once_more() -> None:
     steps = carry(chain, {"difference-1-0": Caption("x x x", 3, ("repetition",))})
     assert [step.key for step in steps] == ["first-0-0", "difference-1-0", "difference-1-1", "summary-0"]
     assert steps[2].before == steps[1].before
-    assert chain.differentials[1].caption == "<difference-1-1>"
+    assert chain.differentials[1].text == "<difference-1-1>"
     assert not chain.differentials[1].fallback
 
 
@@ -95,7 +95,7 @@ def test_a_failing_anchor_is_kept_flagged_while_it_says_something() -> None:
     bad = Caption("x x", 2, ("truncated",))
     chain = Chain([0.0, 2.0], TOLERANT)
     carry(chain, {f"{kind}-{n}": bad for kind in ("difference-1", "anchor-1") for n in range(ATTEMPTS)})
-    assert chain.differentials[1].caption == "x x"
+    assert chain.differentials[1].text == "x x"
     assert chain.differentials[1].fallback
 
 
@@ -174,7 +174,7 @@ def test_every_chain_ends_captioned_or_rejected(
     assert chain.steps_left == 0
     if chain.rejection is None:
         assert [d.frame for d in chain.differentials] == list(range(len(times_s)))
-        assert all(d.caption for d in chain.differentials)
+        assert all(d.text for d in chain.differentials)
         assert all(math.isclose(d.end_s, t) for d, t in zip(chain.differentials, times_s, strict=True))
         assert chain.summary is not None
         assert (chain.fast is not None) is rules.fast

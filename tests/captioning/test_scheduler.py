@@ -70,7 +70,7 @@ def caption(
 
 def written(chains: dict[str, Chain]) -> dict[str, list[str]]:
     return {
-        name: [d.caption for d in chain.differentials] + [chain.summary.text if chain.summary else ""]
+        name: [d.text for d in chain.differentials] + [chain.summary.text if chain.summary else ""]
         for name, chain in sorted(chains.items())
     }
 

@@ -194,7 +194,11 @@ def _captioned(clip: Clip, number: int, errors: float, side: int, spoken: str) -
             "start_s": told[max(0, index - 1)][0],
             "end_s": time_s,
             "caption": text + spoken,
+            "prompt_tokens": 90,
             "tokens": 9,
+            "attempt": 0,
+            "checks": [],
+            "frame_text_score": None,
             "fallback": index == 2 and number == 1,
             **_by("captioner@0123456789abcdef"),
         }
@@ -214,6 +218,9 @@ def _captioned(clip: Clip, number: int, errors: float, side: int, spoken: str) -
             "end_s": clip.duration_s,
             "role": role,
             "caption": text + spoken,
+            "prompt_tokens": 90,
+            "tokens": 9,
+            "attempt": 0,
             "checks": ["repetition"] if role == "summary" and number == 2 else [],
             **_by("summarizer@fedcba9876543210" if role == "summary" else "captioner@0123456789abcdef"),
         }

@@ -134,7 +134,11 @@ def _differentials(colour: str) -> list[dict[str, Any]]:
             "engine": ENGINE,
             "dialect": "sharecaptioner",
             "prompt_version": "sharecaptioner-1",
+            "prompt_tokens": 90,
             "tokens": 9,
+            "attempt": 0,
+            "checks": [],
+            "frame_text_score": None,
             "fallback": False,
         }
         for index, text in enumerate(texts)
@@ -152,5 +156,8 @@ def _caption(colour: str) -> dict[str, Any]:
         "prompt_version": "sharecaptioner-1",
         "engine": ENGINE,
         "caption": f"A small {colour} square moves to the right.",
+        "prompt_tokens": 90,
+        "tokens": 9,
+        "attempt": 0,
         "checks": ["repeats"] if colour == "white" else [],
     }
