@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 import share4video
-from share4video.config import RunConfig, load_config
+from share4video.config import RunConfig
+from share4video.config_file import load_config
 from share4video.errors import UserError
 from share4video.media.sources.spec import ZIP_FOLDER, join_sources
 
