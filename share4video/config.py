@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -80,8 +80,8 @@ class ProbeConfig(ScanConfig):
 
     Rules are applied to what was measured, so another bound decodes nothing. A bound of None is no rule.
     ``max_failed_share`` bounds the rows that cannot be read or decoded. ``licence`` is that of rows whose
-    list names none. ``allow`` are prefixes that lists may name beside what lies below them. ``limit`` takes
-    the first rows by uri; of those ``shard``, i/n, takes one of n parts. Tasks work in ``shards`` parts.
+    list names none. ``limit`` takes the first rows by uri; of those ``shard``, i/n, takes one of n parts.
+    Tasks work in ``shards`` parts.
     """
 
     min_duration_s: float = Field(10.0, ge=0)
@@ -98,7 +98,6 @@ class ProbeConfig(ScanConfig):
     max_failed_share: float = Field(0.5, ge=0, le=1)
     licence: str = "unknown"
     shards: int = Field(1, ge=1, le=1024)
-    allow: tuple[str, ...] = ()
     limit: int | None = Field(None, ge=1)
     shard: str | None = Field(None, pattern=r"^\d{1,6}/\d{1,6}$")
 
@@ -109,6 +108,16 @@ class ProbeConfig(ScanConfig):
             return None
         part, _, parts = self.shard.partition("/")
         return int(part), int(parts)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_all_stages(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "allow" in given:
+            raise ValueError(
+                "what lists may name is no setting of the probe alone: set allow at the top of the"
+                " configuration, or give it as lines allow=PREFIX of a pipeline's source"
+            )
+        return given
 
     @model_validator(mode="after")
     def _possible(self) -> ProbeConfig:
@@ -298,8 +307,12 @@ class EnginesConfig(Config):
 
 
 class RunConfig(Config):
-    """All of a run's configuration: the models, and the numbers of every stage."""
+    """All of a run's configuration: the models, and the numbers of every stage.
 
+    ``allow`` are prefixes that lists may name beside what lies below them. Stages take them with the source.
+    """
+
+    allow: tuple[str, ...] = ()
     engines: EnginesConfig = EnginesConfig()
     probe: ProbeConfig = ProbeConfig()
     brief: BriefConfig = BriefConfig()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from share4video.config import EngineSpec, RunConfig
+from share4video.config import EngineSpec, ProbeConfig, RunConfig
 from share4video.config_file import load_config, parse_config
 from share4video.errors import UserError
+from share4video.stages.task import parse_stage_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -33,6 +34,16 @@ def test_the_papers_numbers() -> None:
     assert (train.batch_size, train.epochs, train.max_length, train.warmup_share) == (128, 1, 6144, 0.03)
     assert (paper.mixture.grid_frames, paper.mixture.max_samples) == (16, 181_000)
     assert round(paper.mixture.caption_share * 181) == 28
+
+
+def test_what_lists_may_name_is_said_once_for_all_stages() -> None:
+    """The probe's own settings do not reach the stages that read its clips later."""
+    assert parse_config({"allow": ["s3://clips/"]}, where="").allow == ("s3://clips/",)
+    said = "what lists may name is no setting of the probe alone: set allow at the top"
+    with pytest.raises(UserError, match=said):
+        parse_config({"probe": {"allow": ["s3://clips/"]}}, where="run.yaml")
+    with pytest.raises(UserError, match=f"^wrong configuration: {said}"):
+        parse_stage_config(ProbeConfig, '{"allow": []}')
 
 
 @pytest.mark.parametrize(

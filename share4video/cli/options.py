@@ -101,7 +101,7 @@ def source_parameter(sources: Sequence[str], config: RunConfig) -> str:
         UserError: a path holds a line break.
     """
     return join_sources(
-        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.probe.allow]
+        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.allow]
     )
 
 
