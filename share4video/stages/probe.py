@@ -189,7 +189,7 @@ def _reject_row(row: Row, rejection: Rejection) -> Row:
 def _nothing_kept(source: str, result: StageResult, store: Store) -> UserError:
     """Return the error of a source without a single clip, with the commonest reason and an example."""
     if result.rejects.keys() == {"not_video"}:
-        return UserError("there is no video in the folder", where=source, fix="give a folder of videos")
+        return UserError("there is no video in the source", where=source, fix="give one that holds videos")
     reason, number, example = commonest_reject(result, store)
     remedy = "give other clips or change the bounds under probe"
     rows = "files" if result.rows_in == result.metrics["files"] else "scenes"

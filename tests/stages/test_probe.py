@@ -98,7 +98,7 @@ def test_progress_counts_up_to_the_number_of_files(master: Path, store: LocalSto
         (None, "no such folder or file"),
         ([], "there is no video in the folder"),
         (["a.txt", "b.json"], "there is no video in the folder"),
-        (["a.md", "b.csv"], "there is no video in the folder"),
+        (["a.md", "b.csv"], "there is no video in the source"),
     ],
 )
 def test_a_folder_without_video(
