@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 _text, _f64, _f32, _i32, _flag = pa.string(), pa.float64(), pa.float32(), pa.int32(), pa.bool_()
 _i64 = pa.int64()
@@ -62,6 +62,7 @@ CLIPS = pa.schema(
         _required("source_uri", _text),
         pa.field("source_id", _text),  # what a list calls the row
         _required("content_hash", _text),
+        pa.field("scene", _i32),  # its number; null where the clip is a whole file
         _required("start_s", _f64),
         _required("end_s", _f64),
         _required("licence", _text),
@@ -79,6 +80,7 @@ REJECTS = pa.schema(
         _required("row_id", _text),
         _required("source_uri", _text),
         pa.field("source_id", _text),  # what a list calls the row
+        pa.field("clip_id", _text),  # null where the row, or this scene of it, never became a clip
         _required("stage", _text),
         _required("reason", _text),  # reason code, snake_case
         _required("sentence", _text),

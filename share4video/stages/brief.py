@@ -152,8 +152,8 @@ def _finished(output: ShardSet, config: BriefConfig, shards: int, computed: int 
         failures=FAILURES | {CAPTION_FAILED},
     )
     if result.rows_out and config.decode != "exact":
-        shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
-        result = replace(result, metrics={**result.metrics, **shift_metrics(shifts_s)})
+        shifts_s = read_table(output.store, result.ref, "brief_captions", columns=["shift_s"])
+        result = replace(result, metrics={**result.metrics, **shift_metrics(shifts_s["shift_s"].to_pylist())})
     return result
 
 

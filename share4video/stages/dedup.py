@@ -41,9 +41,9 @@ def run_stage(
 ) -> StageResult:
     """Publish ``clips`` (the kept ones), ``dedup``, ``sweep`` and ``rejects``.
 
-    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Further
-    rows of the same clip (one content under two names) are rejected as ``exact_duplicate``, near ones as
-    ``near_duplicate``, and clips whose looks cannot be decoded under the decoder's reason.
+    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Clips
+    that are published already are rejected as ``exact_duplicate``, near ones as ``near_duplicate``, and those
+    whose looks cannot be decoded under the decoder's reason.
 
     Raises:
         UserError: a threshold is below the floor, the floor is too low for the embeddings, an encoder is

@@ -24,7 +24,7 @@ from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import Row, clip_frames, media_reject
 from share4video.stages.contract import Progress
 from share4video.stages.dedup_inputs import STAGE as REJECTING_STAGE
-from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, kept_before
+from share4video.stages.dedup_inputs import DedupInputs, captioned, kept_before, unpublished
 from share4video.stages.division import by_work
 from share4video.store import Store
 
@@ -79,8 +79,7 @@ def run_shard(
 
 
 def _clips(inputs: DedupInputs, store: Store) -> list[Row]:
-    rows, _ = captioned(inputs, store)
-    return distinct(rows, kept_before(store, inputs.published))[0]
+    return unpublished(captioned(inputs, store), kept_before(store, inputs.published))[0]
 
 
 def _output(clips: Sequence[Row], config: DedupConfig, store: Store) -> ShardSet:
