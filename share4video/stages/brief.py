@@ -122,16 +122,17 @@ def finish(inputs: BriefInputs, config: BriefConfig, store: Store) -> StageResul
 
 
 def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
+    encoder = text_encoder(config.embedder)
     return ShardSet(
         store,
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
-        config=config.without("max_failed_share"),
+        config=config.without("max_failed_share").model_copy(update={"embedder": encoder.name}),
         identity={
             "engine": identity(inputs.engine),
             "prompts": prompt_version(inputs.engine.dialect),
-            "embedder": text_encoder(config.embedder).revision,
+            "embedder": encoder.revision,
         },
     )
 

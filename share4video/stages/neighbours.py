@@ -61,13 +61,13 @@ def run_stage(
         UserError: the floor is too low for the embeddings, an encoder is unknown or cannot be loaded, earlier
             clips were described otherwise, or the source does not hold a clip as it was probed.
     """
-    encoder = frame_encoder(config.visual_encoder)
     made = load_manifest(store, inputs.brief).config
     described_by = {"embedder": f"{made['embedder']}@{made.get('@embedder')}"}
     if config.mode != "text":
+        encoder = frame_encoder(config.visual_encoder)
         described_by["encoder"] = f"{encoder.name}@{encoder.revision}"
     hashes = [ref.content_hash for ref in (inputs.clips, inputs.brief, inputs.published) if ref is not None]
-    asked = config.without(*_DECISIONS)
+    asked = looks.by_content(config).without(*_DECISIONS)
     output = ShardSet(store, STAGE, VERSION, inputs=hashes, config=asked, identity=described_by)
     if (earlier := output.published()) is not None:
         return earlier, False

@@ -178,9 +178,9 @@ def without_places(config: ProbeConfig) -> ProbeConfig:
     """Return the settings that results depend on: none says where a file is or how work is divided."""
     changes: dict[str, Any] = {}
     if config.aesthetic is not None:
-        from share4video.curation.aesthetic import head_hash
+        from share4video.curation.aesthetic import by_content
 
-        changes["aesthetic"] = config.aesthetic.model_copy(update={"head": head_hash(config.aesthetic.head)})
+        changes["aesthetic"] = by_content(config.aesthetic)
     return config.without(*_CHOICES).model_copy(update=changes)
 
 

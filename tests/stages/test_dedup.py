@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from share4video.config import DedupConfig
 from share4video.curation.dedup import Thresholds, admit, survivor_order
+from share4video.curation.encoders import frame_encoder
 from share4video.curation.neighbours import NearPairs
 from share4video.dataset.shards import StageRef, load_manifest, read_table
 from share4video.errors import UserError
@@ -377,6 +379,21 @@ def test_thresholds_below_the_floor_are_refused_before_work(
         with pytest.raises(UserError, match="below the floor"):
             run_stage(inputs, config, store)
     assert not list(store.list("dedup"))
+
+
+def test_moved_weights_change_no_key(store: LocalStore, films: Path, tmp_path: Path) -> None:
+    """Without clips the weights are hashed, not loaded."""
+    refs = []
+    for place, weights in (("here", b"weights"), ("there", b"weights"), ("there", b"others")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "model.safetensors").write_bytes(weights)
+        frame_encoder.cache_clear()
+        name = f"open_clip:ViT-B-32-quickgelu/{tmp_path}/{place}/model.safetensors"
+        refs.append(run_stage(inputs_of(store, [], films), DedupConfig(visual_encoder=name), store).ref)
+    assert refs[0] == refs[1] and refs[1].key != refs[2].key
+    manifests = [store.get(key) for key in store.list("") if key.endswith("manifest.json")]
+    assert {"looks", "neighbours", "dedup"} <= {json.loads(text)["stage"] for text in manifests}
+    assert not any(str(tmp_path).encode() in text for text in manifests)
 
 
 def test_no_clips(store: LocalStore, films: Path) -> None:
