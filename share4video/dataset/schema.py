@@ -80,7 +80,7 @@ REJECTS = pa.schema(
         _required("row_id", _text),
         _required("source_uri", _text),
         pa.field("source_id", _text),  # what a list calls the row
-        pa.field("clip_id", _text),  # null where the row, or this scene of it, never became a clip
+        pa.field("clip_id", _text),  # null where it never became a clip, and of training samples
         _required("stage", _text),
         _required("reason", _text),  # reason code, snake_case
         _required("sentence", _text),
