@@ -1,23 +1,18 @@
-"""Configurations: YAML and overrides in, one frozen model out, and a sentence where something is wrong."""
+"""Configurations: the presets, and what their models refuse."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from share4video.config import EngineSpec, RunConfig, load_config, parse_config
+from share4video.config import EngineSpec, ProbeConfig, RunConfig
+from share4video.config_file import load_config, parse_config
 from share4video.errors import UserError
+from share4video.stages.task import parse_stage_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def test_no_file_means_the_defaults() -> None:
-    assert load_config(None) == RunConfig()
-    assert parse_config({}, where="") == RunConfig()
 
 
 @pytest.mark.parametrize("name", ["paper", "laptop", "cluster"])
@@ -41,6 +36,16 @@ def test_the_papers_numbers() -> None:
     assert round(paper.mixture.caption_share * 181) == 28
 
 
+def test_what_lists_may_name_is_said_once_for_all_stages() -> None:
+    """The probe's own settings do not reach the stages that read its clips later."""
+    assert parse_config({"allow": ["s3://clips/"]}, where="").allow == ("s3://clips/",)
+    said = "what lists may name is no setting of the probe alone: set allow at the top"
+    with pytest.raises(UserError, match=said):
+        parse_config({"probe": {"allow": ["s3://clips/"]}}, where="run.yaml")
+    with pytest.raises(UserError, match=f"^wrong configuration: {said}"):
+        parse_stage_config(ProbeConfig, '{"allow": []}')
+
+
 @pytest.mark.parametrize(
     ("probe", "said"),
     [
@@ -61,91 +66,6 @@ def test_the_laptop_asks_for_nothing_but_the_package() -> None:
     assert laptop.train.base_model.startswith("builtin:")
     assert (laptop.keyframes.encoder, laptop.brief.embedder) == ("descriptor", "hashing")
     assert laptop.train.precision == "fp32"
-
-
-def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text("train: {epochs: 2, seed: 1}\n")
-    overrides = ["train.epochs=3", "keyframes.threshold=0.9", "engines.summarizer=null", "caption.fast=true"]
-    config = load_config(path, overrides)
-    assert (config.train.epochs, config.train.seed) == (3, 1)
-    assert config.keyframes.threshold == 0.9
-    assert config.engines.summarizer is None
-    assert config.caption.fast
-    assert load_config(None, ["dataset.title='2024-13-45'"]).dataset.title == "2024-13-45"
-    assert (
-        load_config(None, ["engines.captioner.url=http://host/v1"]).engines.captioner.url == "http://host/v1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("- a\n- b\n", "not a mapping"),
-        ("a: [", "not YAML"),
-        ("dataset: {title: 2024-13-45}\n", "not YAML"),
-        ("train: {epoch: 1}\n", "unknown configuration key train.epoch"),
-        ("trian: {}\n", "did you mean train?"),
-        ("engines: {summarizer: {modelpath: a}}\n", "did you mean model_path?"),
-        ("train: {epochs: many}\n", "wrong value for train.epochs"),
-        ("train: {epochs: .inf}\n", "wrong value for train.epochs"),
-        ("train: 5\n", "wrong value for train"),
-        ("keyframes: {threshold: 1.5}\n", "less than or equal to 1"),
-        ("engines: {captioner: {url: a, model_path: b}}\n", "exactly one of url, model_path"),
-        ("engines: {captioner: {}}\n", "exactly one of url, model_path"),
-    ],
-)
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError) as caught:
-        load_config(path)
-    assert said in str(caught.value)
-    assert caught.value.where == str(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read the configuration.*missing\.yaml"):
-        load_config(tmp_path / "missing.yaml")
-    with pytest.raises(UserError, match="cannot read the configuration"):
-        load_config(tmp_path)
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="not YAML"):
-        load_config(tmp_path / "binary.yaml")
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("train.epochs", "not an override"),
-        ("=3", "not an override"),
-        ("train.epochs.more=3", "holds a value"),
-        ("train.epochs=[", "not YAML"),
-        ("dataset.title=2024-13-45", "not YAML (dataset.title=2024-13-45): quote it"),
-        ("dataset.title=!!timestamp soon", "not YAML"),
-        ("dataset.title=!!bool perhaps", "not YAML"),
-        ("dataset.title=!!int ''", "not YAML"),
-        (f"dataset.title={'1' * 5000}", "not YAML"),
-        (f"dataset.title={'[' * 5000}", "not YAML"),
-        ("train.epoch=3", "did you mean epochs?"),
-        ("..=1", "unknown configuration key"),
-    ],
-)
-def test_an_override_that_is_wrong_is_named(override: str, said: str) -> None:
-    with pytest.raises(UserError) as caught:
-        load_config(None, ["train.epochs=1", override])
-    assert said in str(caught.value)
-
-
-@given(st.text())
-def test_an_override_is_taken_or_refused_in_a_sentence(override: str) -> None:
-    said = "."
-    try:
-        load_config(None, [override])
-    except UserError as error:
-        said = error.sentence()
-    assert said.endswith(".")
 
 
 def test_a_configuration_is_frozen() -> None:

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 import share4video
-from share4video.config import RunConfig, load_config
+from share4video.config import RunConfig
+from share4video.config_file import load_config
 from share4video.errors import UserError
 from share4video.media.sources.spec import ZIP_FOLDER, join_sources
 
@@ -100,7 +101,7 @@ def source_parameter(sources: Sequence[str], config: RunConfig) -> str:
         UserError: a path holds a line break.
     """
     return join_sources(
-        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.probe.allow]
+        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.allow]
     )
 
 

@@ -10,13 +10,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from share4video.config import AestheticConfig
-from share4video.curation.encoders import Rgb
+from share4video.curation.encoders import Rgb, frame_encoder
 from share4video.errors import UserError, reading
+
+if TYPE_CHECKING:
+    from share4video.curation.neural import OpenClipEncoder
 
 _Layer = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # weight [out, in], bias [out]
 
@@ -29,13 +33,7 @@ class AestheticRater:
     """
 
     def __init__(self, config: AestheticConfig) -> None:
-        from share4video.curation.neural import OpenClipEncoder
-
-        kind, _, model = config.encoder.partition(":")
-        if kind != "open_clip" or not model:
-            fix = "use open_clip:ViT-L-14-quickgelu/openai"
-            raise UserError("unknown encoder for aesthetic scores", where=config.encoder, fix=fix)
-        self._encoder = OpenClipEncoder.named(model)
+        self._encoder = _encoder(config)
         self._layers = _read_head(config.head)
 
     @cached_property
@@ -62,10 +60,26 @@ class AestheticRater:
         return float(np.mean(values))
 
 
-def head_hash(head: str | Path) -> str:
-    """Return the SHA-256 of a head's file. Raises UserError where it cannot be read."""
-    with reading("the aesthetic head", str(head)):
-        return hashlib.sha256(Path(head).read_bytes()).hexdigest()
+def by_content(config: AestheticConfig) -> AestheticConfig:
+    """Return the settings with the SHA-256 of local weights, and of the head, in place of their paths.
+
+    Raises:
+        UserError: they cannot be read, or the encoder is none of open_clip's.
+    """
+    with reading("the aesthetic head", config.head):
+        head = hashlib.sha256(Path(config.head).read_bytes()).hexdigest()
+    return config.model_copy(update={"encoder": _encoder(config).name, "head": head})
+
+
+def _encoder(config: AestheticConfig) -> OpenClipEncoder:
+    if not config.encoder.startswith("open_clip:"):
+        fix = "use open_clip:ViT-L-14-quickgelu/openai"
+        raise UserError("unknown encoder for aesthetic scores", where=config.encoder, fix=fix)
+    from share4video.curation.neural import OpenClipEncoder
+
+    found = frame_encoder(config.encoder)
+    assert isinstance(found, OpenClipEncoder)
+    return found
 
 
 def _read_head(head: str) -> list[_Layer]:

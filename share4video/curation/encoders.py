@@ -29,7 +29,7 @@ class FrameEncoder(Protocol):
     """Describes pictures.
 
     Attributes:
-        name: as configurations write it.
+        name: as configurations write it, but local weights by the hash of their content.
         revision: names the exact weights or algorithm; equal revisions give equal vectors.
         threshold: two frames less similar than this show different things (key frames).
         duplicate_threshold: two frames at least this similar may come from copies of one clip.

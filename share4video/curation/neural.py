@@ -8,6 +8,7 @@ repository is run.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PAPER_FRAME_THRESHOLD = 0.93  # section 3.2 and the released script
 TEXTS_PER_BATCH = 64
+# What is fetched of a model on the hub, and what a folder must not have instead of safetensors.
+_SAFE_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+_PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 class OpenClipEncoder:
@@ -66,15 +70,24 @@ class OpenClipEncoder:
 
     @property
     def name(self) -> str:
-        return f"open_clip:{self.architecture}/{self.weights or 'random'}"
+        weights = self.revision if self._is_file else self.weights or "random"
+        return f"open_clip:{self.architecture}/{weights}"
 
     @cached_property
     def revision(self) -> str:
         """The hash of a weights file, else the tag: open_clip's tags name weights that do not change."""
-        if self.weights is not None and self.weights.endswith(".safetensors"):
-            with _weights_of(self.name):
-                return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        if self._is_file:
+            with _weights_of(self._asked):
+                return _hash_of(Path(str(self.weights)))
         return self.weights or "random-0"
+
+    @property
+    def _is_file(self) -> bool:
+        return self.weights is not None and self.weights.endswith(".safetensors")
+
+    @property
+    def _asked(self) -> str:
+        return f"open_clip:{self.architecture}/{self.weights or 'random'}"
 
     @cached_property
     def _model(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
@@ -82,7 +95,7 @@ class OpenClipEncoder:
         import torch
 
         torch.manual_seed(0)
-        with _weights_of(self.name):
+        with _weights_of(self._asked):
             model, _, prepare = open_clip.create_model_and_transforms(
                 self.architecture, pretrained=self.weights, device=_device()
             )
@@ -144,24 +157,25 @@ class BertEncoder:
 
     @property
     def name(self) -> str:
-        return f"bert:{self.model}"
+        return f"bert:{self.revision}"
 
     @cached_property
     def revision(self) -> str:
-        """The hash of a local checkpoint's weights, else the name on the model hub."""
-        weights = Path(self.model) / "model.safetensors"
-        if Path(self.model).is_dir():
-            with _weights_of(self.name):
-                return hashlib.sha256(weights.read_bytes()).hexdigest()
-        return self.model
+        """The hash of a local checkpoint's files, else the name on the model hub."""
+        with _weights_of(self._asked):
+            return _revision_of(self.model)
+
+    @property
+    def _asked(self) -> str:
+        return f"bert:{self.model}"
 
     @cached_property
     def _model(self) -> tuple[Any, torch.nn.Module]:
         from transformers import AutoModel, AutoTokenizer
 
-        with _weights_of(self.name):
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
-            model = AutoModel.from_pretrained(self.model, use_safetensors=True)
+        with _weights_of(self._asked):
+            tokenizer = AutoTokenizer.from_pretrained(self.model, trust_remote_code=False)
+            model = AutoModel.from_pretrained(self.model, use_safetensors=True, trust_remote_code=False)
         return tokenizer, model.eval().to(_device())
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -196,33 +210,41 @@ class SentenceEncoder:
 
     @property
     def name(self) -> str:
-        return f"sentence:{self.model}"
+        return f"sentence:{self.revision}"
 
     @cached_property
     def revision(self) -> str:
-        """The hash of all files of a local model, else the name on the model hub."""
-        folder = Path(self.model)
-        if not folder.is_dir():
-            return self.model
-        total = hashlib.sha256()
-        with _weights_of(self.name):
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                with file.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                total.update(f"{file.relative_to(folder).as_posix()}\0{digest}\n".encode())
-        return total.hexdigest()
+        """The hash of a local model's files, else the name on the model hub."""
+        with _weights_of(self._asked):
+            return _revision_of(self.model)
+
+    @property
+    def _asked(self) -> str:
+        return f"sentence:{self.model}"
 
     @cached_property
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        with _weights_of(self.name):
-            for pickled in Path(self.model).rglob("*.bin"):
-                if not pickled.with_name("model.safetensors").is_file():
-                    raise ValueError(f"{pickled.name} is not safetensors")
+        with _weights_of(self._asked):
+            folder = self._folder()
+            _refuse_pickled(folder)
             return SentenceTransformer(
-                self.model, device=_device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
+                str(folder),
+                device=_device(),
+                model_kwargs={"use_safetensors": True},
+                trust_remote_code=False,
+                local_files_only=True,
             )
+
+    def _folder(self) -> Path:
+        """Return the model's folder; of one on the hub a copy, without what would be unpickled."""
+        if Path(self.model).is_dir():
+            return Path(self.model)
+        from huggingface_hub import snapshot_download
+
+        repository = self.model if "/" in self.model else f"sentence-transformers/{self.model}"
+        return Path(snapshot_download(repository, allow_patterns=list(_SAFE_FILES)))
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See ``TextEncoder``. Raises UserError where the weights cannot be had."""
@@ -232,12 +254,47 @@ class SentenceEncoder:
         return np.asarray(vectors, np.float32)
 
 
+def _refuse_pickled(folder: Path) -> None:
+    """Check that every module of a sentence-transformers model has its weights as safetensors.
+
+    Each lies in a folder of its own, and most fall back to unpickling what is there instead.
+
+    Raises:
+        ValueError: one has not.
+    """
+    for pattern in _PICKLED:
+        for pickled in sorted(folder.rglob(pattern)):
+            if not pickled.with_name("model.safetensors").is_file():
+                raise ValueError(f"{pickled.relative_to(folder).as_posix()} is not safetensors")
+    modules = folder / "modules.json"
+    for module in json.loads(modules.read_bytes()) if modules.is_file() else ():
+        if ".." in Path(module["path"]).parts or Path(module["path"]).is_absolute():
+            raise ValueError(f"its module {module['path']} lies outside of it")
+
+
+def _revision_of(model: str) -> str:
+    """Return the hash of a folder's files, by name, without hidden ones; of no folder the name itself."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    total = hashlib.sha256()
+    for file in sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file()):
+        if not any(part.startswith(".") for part in file.parts):  # as git's and the hub's own notes are
+            total.update(f"{file.as_posix()}\0{_hash_of(folder / file)}\n".encode())
+    return total.hexdigest()
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 @contextmanager
 def _weights_of(name: str) -> Iterator[None]:
     """Say in a sentence that a model's files are missing or wrong."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"cannot load the encoder: {reason}", where=name, fix="check its name, or give a local copy"

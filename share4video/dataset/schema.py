@@ -62,6 +62,7 @@ CLIPS = pa.schema(
         _required("source_uri", _text),
         pa.field("source_id", _text),  # what a list calls the row
         _required("content_hash", _text),
+        pa.field("scene", _i32),  # its number; null where the clip is a whole file
         _required("start_s", _f64),
         _required("end_s", _f64),
         _required("licence", _text),
@@ -79,6 +80,7 @@ REJECTS = pa.schema(
         _required("row_id", _text),
         _required("source_uri", _text),
         pa.field("source_id", _text),  # what a list calls the row
+        pa.field("clip_id", _text),  # null where it never became a clip, and of training samples
         _required("stage", _text),
         _required("reason", _text),  # reason code, snake_case
         _required("sentence", _text),

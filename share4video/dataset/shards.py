@@ -260,13 +260,13 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def parse_table(data: bytes) -> pa.Table:
-    """Decode Parquet held in memory.
+def parse_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Decode Parquet held in memory; of its columns those named, where any are.
 
     Without threads: there is nothing to wait for, and a process that ends while Arrow's pool starts is
     aborted. `pyarrow.parquet.read_table` starts the pool whatever it is told.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
 
 
 def empty_table(name: str) -> pa.Table:
@@ -285,15 +285,29 @@ def table_from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
-def read_table(store: Store, ref: StageRef, table: str, *, shard: int | None = None) -> pa.Table:
-    """Read a table of a published output, whole or one shard of it, checking every part's hash."""
+def read_table(
+    store: Store,
+    ref: StageRef,
+    table: str,
+    *,
+    shard: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Read a table of a published output, checking every part's hash.
+
+    Args:
+        shard: of which the part is read; all where it is None.
+        columns: those to decode, in the order of the table; all where it is None.
+    """
     manifest = load_manifest(store, ref)
     pieces = []
     for part in manifest.parts:
         if part.table != table or (shard is not None and part.shard != shard):
             continue
-        pieces.append(parse_table(_verified(store, ref, part.path, part.sha256)))
-    return pa.concat_tables(pieces) if pieces else empty_table(table)
+        pieces.append(parse_table(_verified(store, ref, part.path, part.sha256), columns))
+    if pieces:
+        return pa.concat_tables(pieces)
+    return empty_table(table) if columns is None else empty_table(table).select(columns)
 
 
 def read_file(store: Store, ref: StageRef, name: str) -> bytes:

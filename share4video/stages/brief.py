@@ -122,16 +122,17 @@ def finish(inputs: BriefInputs, config: BriefConfig, store: Store) -> StageResul
 
 
 def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
+    encoder = text_encoder(config.embedder)
     return ShardSet(
         store,
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
-        config=config.without("max_failed_share"),
+        config=config.without("max_failed_share").model_copy(update={"embedder": encoder.name}),
         identity={
             "engine": identity(inputs.engine),
             "prompts": prompt_version(inputs.engine.dialect),
-            "embedder": text_encoder(config.embedder).revision,
+            "embedder": encoder.revision,
         },
     )
 
@@ -152,8 +153,8 @@ def _finished(output: ShardSet, config: BriefConfig, shards: int, computed: int 
         failures=FAILURES | {CAPTION_FAILED},
     )
     if result.rows_out and config.decode != "exact":
-        shifts_s = read_table(output.store, result.ref, "brief_captions")["shift_s"].to_pylist()
-        result = replace(result, metrics={**result.metrics, **shift_metrics(shifts_s)})
+        shifts_s = read_table(output.store, result.ref, "brief_captions", columns=["shift_s"])
+        result = replace(result, metrics={**result.metrics, **shift_metrics(shifts_s["shift_s"].to_pylist())})
     return result
 
 

@@ -136,13 +136,14 @@ def reject_row(
     measured: float | None = None,
     bound: float | None = None,
 ) -> dict[str, Any]:
-    """Return the clip's row of table ``rejects``; the sentence tells apart the clips of one source."""
-    if clip["start_s"] > 0:
+    """Return the clip's row of table ``rejects``; the sentence tells apart the scenes of one file."""
+    if clip["scene"] is not None:
         sentence = f"{sentence}, {scene_words(clip['start_s'], clip['end_s'])}"
     return {
         "row_id": clip["row_id"],
         "source_uri": clip["source_uri"],
         "source_id": clip["source_id"],
+        "clip_id": clip["clip_id"],
         "stage": stage,
         "reason": reason,
         "sentence": sentence,

@@ -25,6 +25,7 @@ from share4video.errors import UserError
 from share4video.stages.clip_frames import Row, reject_row
 from share4video.stages.contract import Progress, StageResult
 from share4video.stages.dedup_inputs import STAGE, DedupInputs, kept_before
+from share4video.stages.looks import by_content
 from share4video.stages.neighbours import LOWEST_FLOOR
 from share4video.stages.neighbours import run_stage as find_neighbours
 from share4video.stages.outcome import refuse_empty, refuse_failures
@@ -41,9 +42,9 @@ def run_stage(
 ) -> StageResult:
     """Publish ``clips`` (the kept ones), ``dedup``, ``sweep`` and ``rejects``.
 
-    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Further
-    rows of the same clip (one content under two names) are rejected as ``exact_duplicate``, near ones as
-    ``near_duplicate``, and clips whose looks cannot be decoded under the decoder's reason.
+    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Clips
+    that are published already are rejected as ``exact_duplicate``, near ones as ``near_duplicate``, and those
+    whose looks cannot be decoded under the decoder's reason.
 
     Raises:
         UserError: a threshold is below the floor, the floor is too low for the embeddings, an encoder is
@@ -55,7 +56,9 @@ def run_stage(
     identity = {"neighbours": str(compared.ref)}
     if inputs.published is not None:
         identity["published"] = str(inputs.published)
-    rules = config.without("shards", "max_failed_share")  # who looked at what does not matter any more
+    rules = by_content(config).without(
+        "shards", "max_failed_share"
+    )  # who looked at what does not matter any more
     output = ShardSet(store, STAGE, VERSION, inputs=[compared.content_hash], config=rules, identity=identity)
     earlier = output.published()
     if earlier is not None:

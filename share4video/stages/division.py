@@ -19,10 +19,15 @@ def clips_by_shard(store: Store, clips: StageRef, shards: int) -> list[list[Row]
     Raises:
         RuntimeError: a clip is listed twice.
     """
-    rows = read_table(store, clips, "clips").sort_by("clip_id").to_pylist()
+    return by_work(clips_by_id(store, clips), shards)
+
+
+def clips_by_id(store: Store, clips: StageRef) -> list[Row]:
+    """Return the rows of table ``clips``, sorted by id. Raises RuntimeError where a clip is listed twice."""
+    rows: list[Row] = read_table(store, clips, "clips").sort_by("clip_id").to_pylist()
     if len({row["clip_id"] for row in rows}) < len(rows):
         raise RuntimeError(f"{clips}: a clip is listed twice")
-    return by_work(rows, shards)
+    return rows
 
 
 def by_work(rows: Sequence[Row], shards: int) -> list[list[Row]]:

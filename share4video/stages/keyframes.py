@@ -145,12 +145,15 @@ def _finished(
 
 def _output(inputs: KeyframesInputs, config: KeyframeConfig, store: Store) -> ShardSet:
     encoder = samples.encoder_of(config)
+    asked = config.without("max_failed_share", "encoder")
+    if encoder is not None:
+        asked = asked.model_copy(update={"encoder": encoder.name})
     return ShardSet(
         store,
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash],
-        config=config.without("max_failed_share"),
+        config=asked,
         identity={} if encoder is None else {"encoder": f"{encoder.name}@{encoder.revision}"},
     )
 

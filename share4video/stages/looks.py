@@ -24,7 +24,7 @@ from share4video.media.limits import MediaError
 from share4video.stages.clip_frames import Row, clip_frames, media_reject
 from share4video.stages.contract import Progress
 from share4video.stages.dedup_inputs import STAGE as REJECTING_STAGE
-from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, kept_before
+from share4video.stages.dedup_inputs import DedupInputs, captioned, kept_before, unpublished
 from share4video.stages.division import by_work
 from share4video.store import Store
 
@@ -79,14 +79,25 @@ def run_shard(
 
 
 def _clips(inputs: DedupInputs, store: Store) -> list[Row]:
-    rows, _ = captioned(inputs, store)
-    return distinct(rows, kept_before(store, inputs.published))[0]
+    return unpublished(captioned(inputs, store), kept_before(store, inputs.published))[0]
+
+
+def by_content(config: DedupConfig) -> DedupConfig:
+    """Return the settings that outputs are keyed by: local weights are in them as the hash of their content.
+
+    Raises:
+        UserError: there is no such encoder, or its weights cannot be read.
+    """
+    if config.mode == "text":
+        return config.without("visual_encoder")
+    return config.model_copy(update={"visual_encoder": frame_encoder(config.visual_encoder).name})
 
 
 def _output(clips: Sequence[Row], config: DedupConfig, store: Store) -> ShardSet:
     encoder = frame_encoder(config.visual_encoder)
     names = hashlib.sha256(canonical_json([[clip["clip_id"], clip["row_id"]] for clip in clips])).hexdigest()
-    looks = LooksConfig(**{name: getattr(config, name) for name in LooksConfig.model_fields})
+    asked = by_content(config)
+    looks = LooksConfig(**{name: getattr(asked, name) for name in LooksConfig.model_fields})
     identity = {"encoder": f"{encoder.name}@{encoder.revision}"}
     return ShardSet(store, STAGE, VERSION, inputs=[names], config=looks, identity=identity)
 

@@ -29,7 +29,7 @@ from share4video.errors import UserError
 from share4video.stages import looks
 from share4video.stages.clip_frames import shift_metrics
 from share4video.stages.contract import Progress
-from share4video.stages.dedup_inputs import DedupInputs, captioned, distinct, published_outputs
+from share4video.stages.dedup_inputs import DedupInputs, captioned, embeddings, published_outputs, unpublished
 from share4video.store import Store
 
 STAGE = "neighbours"
@@ -50,9 +50,9 @@ def run_stage(
 ) -> tuple[Manifest, bool]:
     """Publish ``clips`` (those described, by id), their ``vectors``, ``neighbours`` and ``rejects``.
 
-    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Further
-    rows of the same clip (one content under two names, or one that is published) are rejected as
-    ``exact_duplicate``, and clips whose looks cannot be decoded under the decoder's reason.
+    Rows in are the clips that have a brief caption; the others were answered for by the brief stage. Clips
+    that are published already are rejected as ``exact_duplicate``, and those whose looks cannot be decoded
+    under the decoder's reason.
 
     Returns:
         What is published, and whether this run worked out any of it.
@@ -61,13 +61,13 @@ def run_stage(
         UserError: the floor is too low for the embeddings, an encoder is unknown or cannot be loaded, earlier
             clips were described otherwise, or the source does not hold a clip as it was probed.
     """
-    encoder = frame_encoder(config.visual_encoder)
     made = load_manifest(store, inputs.brief).config
     described_by = {"embedder": f"{made['embedder']}@{made.get('@embedder')}"}
     if config.mode != "text":
+        encoder = frame_encoder(config.visual_encoder)
         described_by["encoder"] = f"{encoder.name}@{encoder.revision}"
     hashes = [ref.content_hash for ref in (inputs.clips, inputs.brief, inputs.published) if ref is not None]
-    asked = config.without(*_DECISIONS)
+    asked = looks.by_content(config).without(*_DECISIONS)
     output = ShardSet(store, STAGE, VERSION, inputs=hashes, config=asked, identity=described_by)
     if (earlier := output.published()) is not None:
         return earlier, False
@@ -86,8 +86,8 @@ def _compared(
     progress: Progress | None,
 ) -> tuple[dict[str, pa.Table], dict[str, float]]:
     """Return the stage's tables and counts."""
-    rows, embeddings = captioned(inputs, store)
-    clips, rejects = distinct(rows, {clip_id for part in before for clip_id in part.ids})
+    rows = captioned(inputs, store)
+    clips, rejects = unpublished(rows, {clip_id for part in before for clip_id in part.ids})
     seen, shift = None, {}
     if config.mode != "text":
         looked, _ = looks.run_stage(inputs, config, store, progress=progress)
@@ -97,7 +97,7 @@ def _compared(
         clips = [clip for clip in clips if clip["clip_id"] in there]
         shift = shift_metrics(seen["shift_s"].drop_null().to_pylist())
     ids = tuple(clip["clip_id"] for clip in clips)
-    text = None if config.mode == "visual" else embeddings.of(ids)
+    text = None if config.mode == "visual" else embeddings(store, inputs.brief, ids)
     own = Described(ids, text, None if seen is None else looks_of(seen, config))
     everything = own.beside(before)
     if config.center_text:

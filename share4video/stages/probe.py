@@ -161,6 +161,7 @@ def _clip_row(row: Row, clip: ClipInfo, licence: str) -> Row:
         "source_uri": row["source_uri"],
         "source_id": row["source_id"],
         "content_hash": clip.content_hash,
+        "scene": clip.scene,
         "start_s": clip.start_s,
         "end_s": clip.end_s,
         "licence": row["licence"] or licence,
@@ -178,6 +179,7 @@ def _reject_row(row: Row, rejection: Rejection) -> Row:
         "row_id": row["row_id"],
         "source_uri": row["source_uri"],
         "source_id": row["source_id"],
+        "clip_id": None,
         "stage": STAGE,
         "reason": rejection.reason,
         "sentence": rejection.sentence,
@@ -189,7 +191,7 @@ def _reject_row(row: Row, rejection: Rejection) -> Row:
 def _nothing_kept(source: str, result: StageResult, store: Store) -> UserError:
     """Return the error of a source without a single clip, with the commonest reason and an example."""
     if result.rejects.keys() == {"not_video"}:
-        return UserError("there is no video in the folder", where=source, fix="give a folder of videos")
+        return UserError("there is no video in the source", where=source, fix="give one that holds videos")
     reason, number, example = commonest_reject(result, store)
     remedy = "give other clips or change the bounds under probe"
     rows = "files" if result.rows_in == result.metrics["files"] else "scenes"

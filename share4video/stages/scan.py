@@ -27,7 +27,7 @@ STAGE = "scan"
 VERSION = "1"
 ROWS_PER_CHUNK = 32
 # Settings of which rows there are, who works on them and how many may fail: outputs are named by the rows.
-_CHOICES = ("allow", "limit", "shard", "shards", "max_failed_share")
+_CHOICES = ("limit", "shard", "shards", "max_failed_share")
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ def without_places(config: ProbeConfig) -> ProbeConfig:
     """Return the settings that results depend on: none says where a file is or how work is divided."""
     changes: dict[str, Any] = {}
     if config.aesthetic is not None:
-        from share4video.curation.aesthetic import head_hash
+        from share4video.curation.aesthetic import by_content
 
-        changes["aesthetic"] = config.aesthetic.model_copy(update={"head": head_hash(config.aesthetic.head)})
+        changes["aesthetic"] = by_content(config.aesthetic)
     return config.without(*_CHOICES).model_copy(update=changes)
 
 
@@ -204,7 +204,7 @@ def contiguous(weights: Sequence[float], parts: int) -> list[tuple[int, int]]:
 
 def _files(source: str, config: ProbeConfig) -> list[SourceFile]:
     """Return the files to scan by name, in whatever order the source lists them."""
-    return list_sources(source, allow=config.allow, limit=config.limit, shard=config.part)
+    return list_sources(source, limit=config.limit, shard=config.part)
 
 
 def _listed(file: SourceFile) -> list[str | None]:

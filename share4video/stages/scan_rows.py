@@ -6,10 +6,13 @@ The only place of the stage that opens a file of a source.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from share4video.config import ProbeConfig
@@ -67,21 +70,28 @@ class Scanner:
     def rows(self, files: Sequence[SourceFile], prints: Sequence[str | Rejection], meter: Meter) -> list[Row]:
         """Return the rows of table ``scans`` of files whose `fingerprints` are known, in their order."""
         contents = list(_in_parallel(self._content, list(zip(files, prints, strict=True))))
-        one_of_each = {content: file for file, content in zip(files, contents, strict=True)}
-        todo = [(file, content) for content, file in one_of_each.items() if isinstance(content, str)]
-        found: dict[str, list[ClipInfo] | Rejection] = {}
-        for (file, digest), clips in zip(todo, _in_parallel(self._clips, todo), strict=True):
-            found[digest] = self._rated(file, clips)
-            meter.add(file.size())
+        copies: defaultdict[str, list[SourceFile]] = defaultdict(list)
+        for file, content in zip(files, contents, strict=True):
+            if isinstance(content, str):
+                copies[content].append(file)
+        found: dict[SourceFile, list[ClipInfo] | Rejection] = {}
+        for same, (lost, clips) in zip(
+            copies.values(), _in_parallel(self._clips, copies.items()), strict=True
+        ):
+            readable = same[len(lost) :]
+            if readable:
+                clips = self._rated(readable[0], clips)
+            found.update(zip(same, [*lost, *[clips] * len(readable)], strict=True))
+            meter.add(same[0].size())
         rows: list[Row] = []
         for file, content in zip(files, contents, strict=True):
-            clips = content if isinstance(content, Rejection) else found[content]
+            clips = content if isinstance(content, Rejection) else found[file]
             if isinstance(clips, Rejection):
                 known = None if isinstance(content, Rejection) else content
                 rows.append(_row(file, content_hash=known, **asdict(clips)))
             else:
                 rows += [_row(file, **asdict(clip)) for clip in clips]
-        meter.skip(len(files) - len(todo))
+        meter.skip(len(files) - len(copies))
         return rows
 
     def _fingerprint(self, file: SourceFile) -> str | Rejection:
@@ -103,18 +113,36 @@ class Scanner:
         except MediaError as error:
             return Rejection.of(error)
 
-    def _clips(self, row: tuple[SourceFile, str]) -> list[ClipInfo] | Rejection:
-        file, content = row
+    def _clips(
+        self, copies: tuple[str, Sequence[SourceFile]]
+    ) -> tuple[list[Rejection], list[ClipInfo] | Rejection]:
+        """Measure the first of some files of one content that still holds it.
+
+        Returns:
+            Why those before it cannot be read, and what was measured; nothing where there is none.
+        """
+        content, files = copies
+        lost: list[Rejection] = []
+        for file in files:
+            with ExitStack() as held:
+                try:
+                    path = held.enter_context(file.opened(content))
+                except MediaError as error:
+                    lost.append(Rejection.of(error))
+                    continue
+                return lost, self._measured(path, content)
+        return lost, []
+
+    def _measured(self, path: Path, content: str) -> list[ClipInfo] | Rejection:
         try:
-            with file.opened(content) as path:
-                clip = probe(
-                    path,
-                    limits=self._limits,
-                    max_file_bytes=self._config.max_file_bytes,
-                    decode_up_to_s=self._config.scan_up_to_s,
-                    known_hash=content,
-                )
-                return split(clip, path, self._splitting, self._limits) if self._splitting else [clip]
+            clip = probe(
+                path,
+                limits=self._limits,
+                max_file_bytes=self._config.max_file_bytes,
+                decode_up_to_s=self._config.scan_up_to_s,
+                known_hash=content,
+            )
+            return split(clip, path, self._splitting, self._limits) if self._splitting else [clip]
         except MediaError as error:
             return Rejection.of(error)
 

@@ -166,7 +166,9 @@ def parse_stage_config(model: type[C], text: str) -> C:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"]) or "the whole"
         raise UserError(
-            f"wrong configuration: {first['msg']}", where=f"{model.__name__}, {key}", fix="correct it"
+            f"wrong configuration: {first['msg'].removeprefix('Value error, ')}",
+            where=f"{model.__name__}, {key}",
+            fix="correct it",
         ) from None
 
 

@@ -186,6 +186,7 @@ def _reject(sample: RejectedSample) -> dict[str, Any]:
         "row_id": sample.sample_id,
         "source_uri": "",
         "source_id": None,
+        "clip_id": None,
         "stage": STAGE,
         "reason": sample.reason,
         "sentence": sample.sentence,

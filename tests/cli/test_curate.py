@@ -69,7 +69,7 @@ def clips_of(said: str) -> dict[str, str | None]:
 
 def test_a_folder_an_archive_and_a_list_together(desk: Path, fake_engine: FakeEngine) -> None:
     code, said, shown = curate(
-        fake_engine, "films", "pack.zip", "lists/list.csv", "--set", f"probe.allow=['{desk}/elsewhere/']"
+        fake_engine, "films", "pack.zip", "lists/list.csv", "--set", f"allow=['{desk}/elsewhere/']"
     )
     assert code == 0, shown
     assert clips_of(said) == {
@@ -81,7 +81,7 @@ def test_a_folder_an_archive_and_a_list_together(desk: Path, fake_engine: FakeEn
     (line,) = (line for line in shown.splitlines() if line.startswith("probe: "))
     assert line.startswith("probe: 8 in, 4 out, 2 exact duplicate, 1 not allowed, 1 too short")
     code, again, shown = curate(
-        fake_engine, "lists/list.csv", "pack.zip", "films", "--set", f"probe.allow=['{desk}/elsewhere/']"
+        fake_engine, "lists/list.csv", "pack.zip", "films", "--set", f"allow=['{desk}/elsewhere/']"
     )
     assert (code, again) == (0, said)
     assert "unchanged" in next(line for line in shown.splitlines() if line.startswith("probe: "))

@@ -169,6 +169,7 @@ def published(tmp_path: Path) -> tuple[str, StageRef]:
         "row_id": "r",
         "source_uri": "a.mp4",
         "source_id": None,
+        "clip_id": None,
         "stage": "probe",
         "reason": "dull",
         "sentence": "It is dull.",

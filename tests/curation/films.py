@@ -72,6 +72,7 @@ def clip_row(path: Path, root: Path, **changes: Any) -> dict[str, Any]:
         "source_uri": uri,
         "source_id": None,
         "content_hash": info.content_hash,
+        "scene": None,
         "start_s": 0.0,
         "end_s": info.duration_s,
         "licence": "unknown",
@@ -98,17 +99,18 @@ def publish_clips(store: Store, rows: Sequence[dict[str, Any]]) -> StageRef:
     return output.publish(1).ref
 
 
-def publish_captions(store: Store, clips: StageRef, captions: dict[str, str]) -> StageRef:
-    """Publish table ``brief_captions``, by clip, as the brief stage does."""
+def publish_captions(
+    store: Store, clips: StageRef, captions: dict[str, str], rejects: Sequence[dict[str, Any]] = ()
+) -> StageRef:
+    """Publish table ``brief_captions``, by clip, and the ``rejects`` as the brief stage does."""
     texts = list(captions.values())
     rows = [
         {"clip_id": clip_id, "caption": text, "embedding": vector.tolist(), "shift_s": None}
         for clip_id, text, vector in zip(captions, texts, HashingEncoder().encode(texts), strict=True)
     ]
     output = ShardSet(store, "brief", "test", inputs=[clips.content_hash, *texts], config=BriefConfig())
-    output.commit(
-        0, {"brief_captions": table_from_rows("brief_captions", rows), "rejects": empty_table("rejects")}
-    )
+    tables = {"brief_captions": rows, "rejects": rejects}
+    output.commit(0, {name: table_from_rows(name, held) for name, held in tables.items()})
     return output.publish(1).ref
 
 

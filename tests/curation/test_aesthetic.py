@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,17 @@ def test_scores_are_stored_and_the_bound_is_applied_after(
     manifest = Manifest.model_validate_json(store.get(key))
     scores = read_table(store, manifest.ref, "scans")["aesthetic"].to_pylist()
     assert scores[0] != scores[1]
-    assert head not in store.get(key).decode()  # it is named by its hash
+    weights = encoder.partition("/")[2]
+    assert head not in store.get(key).decode() and weights not in store.get(key).decode()  # but their hashes
+    shutil.copy(weights, tmp_path / "moved.safetensors")
+    shutil.move(head, tmp_path / "moved-head.safetensors")
+    elsewhere = AestheticConfig(
+        encoder=encoder.replace(weights, str(tmp_path / "moved.safetensors")),
+        head=str(tmp_path / "moved-head.safetensors"),
+        frames=2,
+    )
+    config = config.model_copy(update={"aesthetic": elsewhere})
+    assert run_stage(ProbeInputs(str(source)), config, store).unchanged
 
     between = config.model_copy(update={"min_aesthetic": sum(scores) / 2})
     result = run_stage(ProbeInputs(str(source)), between, store)

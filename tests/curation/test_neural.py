@@ -206,7 +206,84 @@ def test_a_sentence_model_is_pooled_as_its_folder_asks(tmp_path: Path) -> None:
     pooling = next((tmp_path / "mean").glob("*Pooling*/config.json"))
     pooling.write_text(pooling.read_text() + "\n")
     assert SentenceEncoder(str(tmp_path / "mean")).revision != before
-    (tmp_path / "mean" / "pytorch_model.bin").write_bytes(b"pickled")
-    (tmp_path / "mean" / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="not safetensors"):
-        SentenceEncoder(str(tmp_path / "mean")).encode(texts)
+
+
+def save_sentence_model(folder: Path) -> None:
+    """Save a model whose vectors go through a layer of their own, which has a file of weights."""
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    words = folder.with_name(f"{folder.name}-words")
+    words.mkdir(parents=True)
+    tiny_bert(words)
+    modules = [Transformer(str(words)), Pooling(32, "mean"), Dense(32, 8)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+
+
+def pickle_weights(module: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(module / "model.safetensors"), module / "pytorch_model.bin")
+    (module / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("module", ["", "2_Dense"])
+def test_no_module_of_a_sentence_model_is_unpickled(tmp_path: Path, module: str) -> None:
+    folder = tmp_path / "model"
+    save_sentence_model(folder)
+    assert SentenceEncoder(str(folder)).encode(["a red circle"]).shape == (1, 8)
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "openvino_model.bin").write_bytes(b"never read")
+    assert SentenceEncoder(str(folder)).encode(["a red circle"]).shape == (1, 8)
+    pickle_weights(folder / module)
+    with pytest.raises(UserError, match=r"cannot load the encoder: .*pytorch_model\.bin is not safetensors"):
+        SentenceEncoder(str(folder)).encode(["a red circle"])
+
+
+def test_a_sentence_models_modules_lie_within_it(tmp_path: Path) -> None:
+    save_sentence_model(tmp_path / "model")
+    (tmp_path / "model" / "2_Dense").rename(tmp_path / "2_Dense")
+    pickle_weights(tmp_path / "2_Dense")
+    modules = tmp_path / "model" / "modules.json"
+    modules.write_text(modules.read_text().replace("2_Dense", "../2_Dense"))
+    with pytest.raises(UserError, match=r"its module \.\./2_Dense lies outside of it"):
+        SentenceEncoder(str(tmp_path / "model")).encode(["a red circle"])
+
+
+def test_nothing_of_a_sentence_model_on_the_hub_is_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--somebody--model"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("a" * 40)
+    save_sentence_model(kept / "snapshots" / ("a" * 40))
+    encoder = SentenceEncoder("somebody/model")
+    assert (encoder.name, encoder.encode(["a red circle"]).shape) == ("sentence:somebody/model", (1, 8))
+    pickle_weights(kept / "snapshots" / ("a" * 40) / "2_Dense")
+    with pytest.raises(UserError, match=r"2_Dense/pytorch_model\.bin is not safetensors"):
+        SentenceEncoder("somebody/model").encode(["a red circle"])
+    with pytest.raises(UserError, match="cannot load the encoder"):
+        SentenceEncoder("somebody/other").encode(["a red circle"])
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "bert", "sentence"])
+def test_local_weights_are_known_by_their_content(tmp_path: Path, kind: str) -> None:
+    places = [tmp_path / name for name in ("here", "there", "changed")]
+    for place in places:
+        (place / ".cache").mkdir(parents=True)
+        (place / ".cache" / "fetched").write_text(place.name)
+        (place / "model.safetensors").write_bytes(b"changed" if place.name == "changed" else b"weights")
+    if kind == "open_clip":
+        asked = [f"open_clip:ViT-B-32-quickgelu/{place}/model.safetensors" for place in places]
+        here, there, changed = map(frame_encoder, asked)
+    else:
+        here, there, changed = (text_encoder(f"{kind}:{place}") for place in places)
+    assert (here.name, here.revision) == (there.name, there.revision)
+    assert str(tmp_path) not in here.name
+    assert changed.name != here.name and changed.revision != here.revision

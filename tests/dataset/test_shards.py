@@ -302,6 +302,14 @@ def test_a_reference_that_is_none_is_the_users_matter(text: str) -> None:
         StageRef.parse(text)
 
 
+def test_of_a_table_only_the_columns_asked_for_are_read(store: LocalStore) -> None:
+    ref = _published(store).ref
+    found = read_table(store, ref, "brief_captions", columns=["clip_id"])
+    assert found.equals(read_table(store, ref, "brief_captions").select(["clip_id"]))
+    nothing = read_table(store, ref, "rejects", columns=["clip_id"])
+    assert (nothing.column_names, nothing.num_rows) == (["clip_id"], 0)
+
+
 def test_reading_a_table_starts_no_thread() -> None:
     # A process that ends while Arrow's pool starts is aborted, which is seldom enough to be missed.
     program = """

@@ -109,6 +109,7 @@ def _clip(colour: str, source: Path) -> dict[str, Any]:
         "source_uri": f"{colour}.mp4",
         "source_id": None,
         "content_hash": content_hash(source / f"{colour}.mp4"),
+        "scene": None,
         "start_s": 0.0,
         "end_s": 2.0,
         "licence": "synthetic",

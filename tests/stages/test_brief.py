@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 
 from share4video.captioning.engine import ENDPOINTS_VARIABLE, identity
-from share4video.config import BriefConfig, EngineSpec
+from share4video.config import BriefConfig, DedupConfig, EngineSpec
 from share4video.curation.encoders import text_encoder
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
 from share4video.media.sampling import uniform_indices
+from share4video.stages import dedup
 from share4video.stages.brief import BriefInputs, finish, plan, run_shard, run_stage
 from share4video.store import LocalStore, Store
 from tests.curation.films import clip_row, publish_clips
+from tests.curation.test_neural import tiny_bert
 from tests.engines import FakeEngine, running_fake_engine
 from tests.media.clips import FPS, picture, write_clip
 from tests.serving.clips import write_noise
@@ -93,6 +95,27 @@ def test_a_second_run_asks_nothing(
     assert run_stage(inputs, CONFIG, store).ref == first.ref
     assert run_stage(inputs, CONFIG, store).unchanged
     assert fake_engine.calls() == []
+
+
+def test_a_moved_embedder_changes_no_key(
+    store: LocalStore,
+    rows: list[dict[str, Any]],
+    source: Path,
+    fake_engine: FakeEngine,
+    work_root: Path,
+    tmp_path: Path,
+) -> None:
+    tiny_bert(tmp_path / "here")
+    inputs = inputs_of(store, rows, source, fake_engine)
+    first = run_stage(inputs, CONFIG.model_copy(update={"embedder": f"bert:{tmp_path}/here"}), store)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = run_stage(inputs, CONFIG.model_copy(update={"embedder": f"bert:{tmp_path}/there"}), store)
+    assert moved.unchanged and moved.ref == first.ref
+    assert str(tmp_path).encode() not in store.get(f"{first.ref.prefix}/manifest.json")
+    deduplicated = dedup.run_stage(
+        dedup.DedupInputs(inputs.clips, first.ref, str(source)), DedupConfig(mode="text"), store
+    )
+    assert deduplicated.rows_in == CLIPS
 
 
 def test_shards_are_captioned_apart_and_say_the_same(

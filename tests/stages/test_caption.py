@@ -34,6 +34,7 @@ def clip_row(number: int) -> dict[str, Any]:
         "source_uri": f"films/{number}.mp4",
         "source_id": None,
         "content_hash": f"{number}",
+        "scene": None,
         "start_s": 0.0,
         "end_s": 30.0,
         "licence": "cc0",

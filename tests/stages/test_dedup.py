@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from share4video.config import DedupConfig
 from share4video.curation.dedup import Thresholds, admit, survivor_order
+from share4video.curation.encoders import frame_encoder
 from share4video.curation.neighbours import NearPairs
 from share4video.dataset.shards import StageRef, load_manifest, read_table
 from share4video.errors import UserError
 from share4video.media.probe import content_hash
 from share4video.stages import looks
+from share4video.stages.clip_frames import reject_row
 from share4video.stages.dedup import DedupInputs, run_stage
 from share4video.store import LocalStore, Store
 from share4video.synthetic.world import Body, Clip, Event, Motion
@@ -182,6 +186,20 @@ def test_looks_are_taken_side_by_side(store: LocalStore, films: Path, rows: Rows
     assert divided.ref == whole.ref  # not even the key tells how the work was divided
 
 
+def test_looks_read_no_embeddings(store: LocalStore, films: Path, rows: Rows) -> None:
+    many = [{**rows[0], "clip_id": f"{number:032x}"} for number in range(500)]
+    inputs = inputs_of(store, many, films)
+    embedded = read_table(store, inputs.brief, "brief_captions", columns=["embedding"]).nbytes
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert looks.plan(inputs, DedupConfig(), store) == [0]
+    finally:
+        pa.set_memory_pool(usual)
+    assert 0 < pool.max_memory() < embedded / 2
+
+
 def test_key_frames_may_stand_for_the_looks(store: LocalStore, films: Path, rows: Rows) -> None:
     inputs = inputs_of(store, rows, films)
     exact = run_stage(inputs, DedupConfig(), store)
@@ -267,12 +285,38 @@ def test_a_second_run_and_another_order_publish_the_same(
     assert shuffled.ref.content_hash == first.ref.content_hash
 
 
-def test_same_content_under_two_names(store: LocalStore, films: Path, rows: Rows) -> None:
+def test_a_clip_that_is_listed_twice_is_nothing_the_probe_makes(
+    store: LocalStore, films: Path, rows: Rows
+) -> None:
     twice = [*rows[:2], {**rows[0], "row_id": "elsewhere", "source_uri": "zz/elsewhere.mp4"}]
-    result = run_stage(inputs_of(store, twice, films), DedupConfig(), store)
-    assert result.rows_in == 3 and result.rejects["exact_duplicate"] == 1
-    rejects = read_table(store, result.ref, "rejects").to_pylist()
-    assert [r["row_id"] for r in rejects if r["reason"] == "exact_duplicate"] == ["elsewhere"]
+    with pytest.raises(RuntimeError, match="a clip is listed twice"):
+        run_stage(inputs_of(store, twice, films), DedupConfig(), store)
+
+
+def test_rejects_name_the_scene_and_the_clip_also_of_a_files_first(
+    store: LocalStore, films: Path, rows: Rows
+) -> None:
+    """Two scenes of one file, the first of which is near what is in another."""
+    named = {name_of(row): row for row in rows}
+    film, copy = named["story"], named["copy-smaller"]
+    half_s = film["duration_s"] / 2
+    scenes = [
+        {
+            **film,
+            "clip_id": f"{number}" * 32,
+            "scene": number,
+            "start_s": number * half_s,
+            "end_s": (number + 1) * half_s,
+            "duration_s": half_s,
+        }
+        for number in (0, 1)
+    ]
+    first = {**copy, "end_s": half_s, "duration_s": half_s, "width": 4 * film["width"]}  # it survives
+    some = [*scenes, first]
+    said = {row["clip_id"]: caption_of(STORY) for row in some}
+    result = run_stage(inputs_of(store, some, films, said), DedupConfig(), store)
+    rejects = {row["clip_id"]: row for row in read_table(store, result.ref, "rejects").to_pylist()}
+    assert rejects["0" * 32]["sentence"].endswith(f", in the scene from 0.00 to {half_s:.2f} s")
 
 
 def test_clips_that_cannot_be_decoded_are_rejects(
@@ -307,8 +351,24 @@ def test_another_source_publishes_nothing_and_the_right_one_still_can(
 
 def test_a_clip_without_a_caption_must_have_been_rejected(store: LocalStore, films: Path, rows: Rows) -> None:
     inputs = inputs_of(store, rows[:2], films, said={rows[0]["clip_id"]: "A red circle."})
-    with pytest.raises(RuntimeError, match="says nothing of row"):
+    with pytest.raises(RuntimeError, match="says nothing of clip"):
         run_stage(inputs, DedupConfig(), store)
+
+
+def test_a_refused_scene_does_not_answer_for_another_of_its_file(
+    store: LocalStore, films: Path, rows: Rows
+) -> None:
+    captioned, refused, forgotten = ({**row, "row_id": "film", "scene": n} for n, row in enumerate(rows[:3]))
+    said = {captioned["clip_id"]: "A red circle."}
+    for some in ([captioned, refused], [captioned, refused, forgotten]):
+        clips = publish_clips(store, some)
+        rejects = [reject_row(refused, "brief", "caption_failed", "there is no sentence")]
+        inputs = DedupInputs(clips, publish_captions(store, clips, said, rejects), str(films))
+        if forgotten not in some:
+            assert run_stage(inputs, DedupConfig(mode="text"), store).rows_in == 1
+        else:
+            with pytest.raises(RuntimeError, match=f"says nothing of clip {forgotten['clip_id']}"):
+                run_stage(inputs, DedupConfig(mode="text"), store)
 
 
 def test_thresholds_below_the_floor_are_refused_before_work(
@@ -319,6 +379,21 @@ def test_thresholds_below_the_floor_are_refused_before_work(
         with pytest.raises(UserError, match="below the floor"):
             run_stage(inputs, config, store)
     assert not list(store.list("dedup"))
+
+
+def test_moved_weights_change_no_key(store: LocalStore, films: Path, tmp_path: Path) -> None:
+    """Without clips the weights are hashed, not loaded."""
+    refs = []
+    for place, weights in (("here", b"weights"), ("there", b"weights"), ("there", b"others")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "model.safetensors").write_bytes(weights)
+        frame_encoder.cache_clear()
+        name = f"open_clip:ViT-B-32-quickgelu/{tmp_path}/{place}/model.safetensors"
+        refs.append(run_stage(inputs_of(store, [], films), DedupConfig(visual_encoder=name), store).ref)
+    assert refs[0] == refs[1] and refs[1].key != refs[2].key
+    manifests = [store.get(key) for key in store.list("") if key.endswith("manifest.json")]
+    assert {"looks", "neighbours", "dedup"} <= {json.loads(text)["stage"] for text in manifests}
+    assert not any(str(tmp_path).encode() in text for text in manifests)
 
 
 def test_no_clips(store: LocalStore, films: Path) -> None:

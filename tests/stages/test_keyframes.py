@@ -242,6 +242,18 @@ def test_no_clips_still_make_one_shard(store: LocalStore, source: Path) -> None:
     assert run_stage(inputs, CONFIG, store).rows_in == 0
 
 
+def test_moved_weights_change_no_key(store: LocalStore, source: Path, tmp_path: Path) -> None:
+    """Without clips the weights are hashed, not loaded."""
+    refs = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model.safetensors").write_bytes(b"weights")
+        name = f"open_clip:ViT-B-32-quickgelu/{tmp_path}/{place}/model.safetensors"
+        refs.append(run_stage(inputs_of(store, [], source), KeyframeConfig(encoder=name), store).ref)
+    assert refs[0] == refs[1]
+    assert str(tmp_path).encode() not in store.get(f"{refs[0].prefix}/manifest.json")
+
+
 def test_unknown_encoder(store: LocalStore, source: Path, rows: list[dict[str, Any]]) -> None:
     with pytest.raises(UserError, match="unknown frame encoder"):
         run_stage(inputs_of(store, rows, source), KeyframeConfig(encoder="magic"), store)

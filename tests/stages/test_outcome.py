@@ -21,6 +21,7 @@ def published(store: LocalStore) -> StageResult:
             "row_id": str(number),
             "source_uri": f"{number}.mp4",
             "source_id": None,
+            "clip_id": None,
             "stage": "probe",
             "reason": reason,
             "sentence": f"it is {reason}",

@@ -5,70 +5,19 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from share4video.config import ProbeConfig
-from share4video.dataset.shards import Manifest, ShardSet, load_manifest, read_table
+from share4video.dataset.shards import Manifest, read_table
 from share4video.errors import UserError
 from share4video.media.guard import WorkerPool
 from share4video.media.sources import list_sources
-from share4video.stages import probe, scan
 from share4video.stages.contract import StageResult
-from share4video.stages.probe import ProbeInputs, finish, plan, run_shard, run_stage
-from share4video.stages.scan import ScanShard
+from share4video.stages.probe import ProbeInputs, run_stage
 from share4video.store import LocalStore, Store
-from tests.media.clips import write_clip
-
-CONFIG = ProbeConfig(min_duration_s=1, max_duration_s=4, min_height=48, licence="CC0")
-STILL = np.full((64, 96, 3), 90, np.uint8)
-STILL[10:30, 10:30] = (250, 120, 30)
-
-
-@pytest.fixture(scope="session")
-def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two good clips and one file for every reason."""
-    folder = tmp_path_factory.mktemp("source")
-    (folder / "deep" / "er").mkdir(parents=True)
-    write_clip(folder / "good.mp4", frames=40)
-    write_clip(folder / "deep" / "er" / "good.webm", codec="libvpx", frames=30, width=64, height=96)
-    shutil.copy(folder / "good.mp4", folder / "zz-again.mp4")
-    write_clip(folder / "long.mp4", frames=60, fps=10)
-    write_clip(folder / "short.mp4", frames=10)
-    write_clip(folder / "small.mp4", frames=30, width=64, height=32)
-    write_clip(folder / "wide.mp4", frames=30, width=320, height=64)
-    write_clip(folder / "slow.mp4", frames=6, fps=2)
-    write_clip(folder / "black.mp4", frames=30, still=np.full((64, 96, 3), 10, np.uint8))
-    write_clip(folder / "blue.mp4", frames=30, still=np.full((64, 96, 3), (20, 60, 190), np.uint8))
-    write_clip(folder / "still.mp4", frames=30, still=STILL)
-    data = (folder / "good.mp4").read_bytes()
-    (folder / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
-    shutil.copy(folder / "cut.mp4", folder / "cut-too.mp4")
-    (folder / "README.md").write_text("what these clips are")
-    (folder / "good.truth.json").write_text("{}")
-    (folder / "notes.TXT").write_text("ignored")
-    return folder
-
-
-REASONS = {
-    "too_long": 1,
-    "too_short": 1,
-    "too_small": 1,
-    "too_wide": 1,
-    "low_fps": 1,
-    "black": 1,
-    "single_colour": 1,
-    "frozen": 1,
-    "truncated": 2,
-    "not_video": 1,
-    "exact_duplicate": 1,
-}
+from tests.stages.probe_source import CONFIG, REASONS, everything
 
 
 def tables(store: Store, result: StageResult) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -143,40 +92,13 @@ def test_progress_counts_up_to_the_number_of_files(master: Path, store: LocalSto
     assert {total for _, _, total in seen} == {14}
 
 
-def test_an_interrupted_run_goes_on(
-    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probe, "ROWS_PER_SHARD", 5)
-    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 4)
-    whole = run_stage(ProbeInputs(str(master)), CONFIG, LocalStore(tmp_path / "undisturbed"))
-    assert (whole.computed_shards, whole.total_shards) == (7, 7)
-    commit = ShardSet.commit
-
-    for stage, last in (("scan", 2), ("probe", 1)):
-
-        def dying(output: ShardSet, shard: int, *rest: Any, stage: str = stage, last: int = last) -> Any:
-            if (output.stage, shard) == (stage, last):
-                raise KeyboardInterrupt
-            return commit(output, shard, *rest)
-
-        monkeypatch.setattr(ShardSet, "commit", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run_stage(ProbeInputs(str(master)), CONFIG, store)
-        monkeypatch.setattr(ShardSet, "commit", commit)
-    again = run_stage(ProbeInputs(str(master)), CONFIG, store)
-    assert again.computed_shards == 2  # of the seven; the others are kept
-    assert again.ref == whole.ref
-    assert again.rejects == REASONS
-    assert load_manifest(store, again.ref).rows("clips") == 2
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         (None, "no such folder or file"),
         ([], "there is no video in the folder"),
         (["a.txt", "b.json"], "there is no video in the folder"),
-        (["a.md", "b.csv"], "there is no video in the folder"),
+        (["a.md", "b.csv"], "there is no video in the source"),
     ],
 )
 def test_a_folder_without_video(
@@ -273,105 +195,6 @@ def test_of_equal_files_the_first_is_kept_whatever_the_order(master: Path, tmp_p
     assert everything(first) == everything(second)
 
 
-@pytest.mark.parametrize("shards", [1, 2, 3, 100])
-def test_the_number_of_shards_changes_no_byte(
-    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
-) -> None:
-    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 3)
-    inputs, config = ProbeInputs(str(master)), CONFIG.model_copy(update={"shards": shards})
-    whole = LocalStore(tmp_path / "whole")
-    result = run_stage(inputs, CONFIG, whole)
-    parts = [ScanShard.parse(str(part)) for part in plan(inputs, config)]
-    assert [part.number for part in parts] == list(range(min(shards, 5)))
-    assert [part.first for part in parts] == [0, *(part.end for part in parts[:-1])]
-    random.Random(shards).shuffle(parts)
-    for part in parts[1:]:
-        run_shard(inputs, config, store, part)
-    with pytest.raises(RuntimeError, match="not committed"):
-        finish(inputs, config, store, parts)
-    assert run_shard(inputs, config, store, parts[0]) > 0
-    assert run_shard(inputs, config, store, parts[0]) == 0  # tried again
-    published = finish(inputs, config, store, parts)
-    assert (published.ref, published.computed_shards) == (result.ref, None)
-    assert everything(store) == everything(whole)
-    assert finish(inputs, config, store, parts).unchanged
-    assert run_stage(inputs, config, store).unchanged
-
-
-def test_a_source_that_changes_after_the_plan_is_found_out(
-    master: Path, store: LocalStore, tmp_path: Path
-) -> None:
-    source = tmp_path / "moving"
-    shutil.copytree(master, source)
-    inputs = ProbeInputs(str(source))
-    (part,) = plan(inputs, CONFIG)
-    shutil.copy(master / "good.mp4", source / "short.mp4")
-    with pytest.raises(UserError, match="the source changed while it was scanned"):
-        run_shard(inputs, CONFIG, store, part)
-    assert not list(store.list("scan"))
-    shutil.copy(master / "short.mp4", source / "short.mp4")
-    run_shard(inputs, CONFIG, store, part)
-    assert finish(inputs, CONFIG, store, [part]).rejects == REASONS
-
-
-@pytest.mark.parametrize("what", ["gone", "another"])
-def test_a_file_that_changes_while_it_is_scanned_takes_no_copy_along(
-    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 1)
-    source = tmp_path / "films"
-    source.mkdir()
-    for name in ("a.mp4", "z.mp4"):
-        shutil.copy(master / "good.mp4", source / name)
-
-    def change(label: str, done: int, total: int) -> None:
-        if label.endswith("files read") and done == total:
-            (source / "a.mp4").unlink()
-            if what == "another":
-                shutil.copy(master / "blue.mp4", source / "a.mp4")
-
-    result = run_stage(ProbeInputs(str(source)), CONFIG, store, change)
-    (clip,) = read_table(store, result.ref, "clips").to_pylist()
-    (reject,) = read_table(store, result.ref, "rejects").to_pylist()
-    assert clip["source_uri"] == "z.mp4"
-    assert (reject["source_uri"], reject["reason"]) == ("a.mp4", "unreadable")
-
-
-KILLED_AMID_THE_SCAN = """
-import os, signal, sys
-from share4video.config import ProbeConfig
-from share4video.stages import scan
-from share4video.stages.probe import ProbeInputs, run_stage
-from share4video.store import Store
-
-def progress(label, done, total):
-    if label.endswith("files probed") and done == 9:  # the third chunk of four files has begun
-        os.kill(os.getpid(), signal.SIGKILL)
-
-scan.ROWS_PER_CHUNK = 4
-root, source, config = sys.argv[1:]
-run_stage(ProbeInputs(source), ProbeConfig.model_validate_json(config), Store.open(root), progress)
-"""
-
-
-def test_a_killed_scan_goes_on_where_it_was(
-    master: Path, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [str(store.root), str(master), CONFIG.model_dump_json()]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_AMID_THE_SCAN, *arguments],
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        timeout=120,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    monkeypatch.setattr(scan, "ROWS_PER_CHUNK", 4)
-    result = run_stage(ProbeInputs(str(master)), CONFIG, store)
-    assert (result.computed_shards, result.total_shards) == (3, 5)  # two chunks of four are there
-    undisturbed = LocalStore(tmp_path / "undisturbed")
-    run_stage(ProbeInputs(str(master)), CONFIG, undisturbed)
-    assert everything(store) == everything(undisturbed)
-
-
 def test_too_many_failures_fail_the_stage(master: Path, store: LocalStore, tmp_path: Path) -> None:
     source = tmp_path / "damaged"
     source.mkdir()
@@ -400,7 +223,3 @@ def test_longer_than_is_scanned_is_told_from_the_header(master: Path, store: Loc
     assert (scans["long.mp4"]["duration_s"], scans["long.mp4"]["frames"]) == (6, None)
     assert (scans["good.mp4"]["duration_s"], scans["good.mp4"]["frames"]) == (2, 40)
     assert (scans["cut.mp4"]["duration_s"], scans["cut.mp4"]["reason"]) == (None, "truncated")
-
-
-def everything(store: LocalStore) -> dict[str, bytes]:
-    return {key: store.get(key) for key in store.list("") if not key.startswith("locks/")}

@@ -80,6 +80,26 @@ def test_the_same_clips_come_of_a_folder_an_archive_and_s3(
                 assert len(decode.frames_at(path, [0.0, 1.0])) == 2
 
 
+@pytest.mark.parametrize("kind", ["folder", "archive", "list", "s3"])
+def test_a_source_without_video_is_not_called_a_folder(
+    tmp_path: Path, store: LocalStore, s3_root: str, kind: str
+) -> None:
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "a.mp4").write_text("no video")
+    (tmp_path / "list.csv").write_text("uri\nwords/a.mp4\n")
+    upload(s3_root, {"words/a.mp4": b"no video"})
+    source = {
+        "folder": str(words),
+        "archive": str(archived(words, tmp_path / "pack.zip")),
+        "list": str(tmp_path / "list.csv"),
+        "s3": f"{s3_root}/words",
+    }[kind]
+    with pytest.raises(UserError, match="there is no video in the source") as caught:
+        run_stage(ProbeInputs(source), CONFIG, store)
+    assert caught.value.where == source
+
+
 def test_a_list_brings_ids_licences_and_metadata(films: Path, tmp_path: Path, store: LocalStore) -> None:
     shutil.copytree(films, tmp_path / "films")
     rows = [

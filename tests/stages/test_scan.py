@@ -1,4 +1,4 @@
-"""How the work of a scan is divided, and what its parts are called; `test_probe` runs them."""
+"""How the work of a scan is divided, and what its parts are called; `test_probe_parts` runs them."""
 
 from __future__ import annotations
 

@@ -80,6 +80,4 @@ def _is_below(text: str, prefix: str) -> bool:
 
 
 def not_allowed(uri: str) -> MediaError:
-    return MediaError(
-        NOT_ALLOWED, f"{uri} lies neither below the list nor below a prefix that probe.allow names"
-    )
+    return MediaError(NOT_ALLOWED, f"{uri} lies neither below the list nor below a prefix that is allowed")

@@ -123,12 +123,14 @@ class LocalCopies:
         bound = self.max_bytes if max_bytes is None else max_bytes
         if announced > bound:
             raise self._too_large(announced, bound, place, given=max_bytes is not None)
-        with self._reserved(announced, place) as file:
+        with ExitStack() as room:
+            file = room.enter_context(self._reserved(announced, place))
             found, size = self._fill(file, place, bound, given=max_bytes is not None)
             path = self.folder / found
             while True:
                 with self._here(found) as present:
                     if present is not None:
+                        room.close()
                         yield Copy(present, found, size)
                         return
                 if self._named(file, path, grown=size > announced):

@@ -146,7 +146,7 @@ def _pinned(url: httpx.URL, allowed_host: str) -> str:
         raise _Unreachable(f"the host {url.host} does not resolve") from None
     addresses: list[Address] = [ipaddress.ip_address(str(entry[4][0])) for entry in found]
     if not all(address_allowed(address, _spelled(allowed_host)) for address in addresses):
-        raise MediaError(NOT_ALLOWED, f"{url.host} has a private address, which probe.allow does not spell")
+        raise MediaError(NOT_ALLOWED, f"{url.host} has a private address, which no allowed prefix spells")
     return str(addresses[0])
 
 

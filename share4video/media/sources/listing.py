@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from share4video.media.sources.tree import Folder, Tree
 def list_sources(
     source: str,
     *,
-    allow: Sequence[str] = (),
     limit: int | None = None,
     shard: tuple[int, int] | None = None,
 ) -> list[SourceFile]:
@@ -34,7 +32,6 @@ def list_sources(
 
     Args:
         source: one source or several, as `spec.join_sources` writes them.
-        allow: prefixes that lists may name, beside those in ``source``.
         limit: take this many rows, the first by uri.
         shard: (i, n): of those take the ones whose uri's hash falls to part i of n, from 1.
 
@@ -45,7 +42,7 @@ def list_sources(
     spec = parse_sources(source)
     rows: list[SourceFile] = []
     for name in spec.sources:
-        rows += open_source(source, name, allow).rows()
+        rows += open_source(source, name).rows()
     rows.sort(key=lambda row: (row.uri, row.source_id or "", row.licence or "", row.metadata or ""))
     seen: Counter[str] = Counter()
     for number, row in enumerate(rows):
@@ -78,7 +75,7 @@ def find_source(source: str, uri: str) -> Source:
     return open_source(source, name)
 
 
-def open_source(source: str, name: str, allow: Sequence[str] = ()) -> Source:
+def open_source(source: str, name: str) -> Source:
     """Return the source called ``name`` by what it is: by its address, its suffix and what lies there."""
     spec = parse_sources(source)
     address, _, zips = spec.sources[name].partition(ZIP_FOLDER)
@@ -89,10 +86,8 @@ def open_source(source: str, name: str, allow: Sequence[str] = ()) -> Source:
             "a source is on this machine or on S3", where=address, fix="name its address in a list of uris"
         )
     if is_list_name(address) and (remote or _is_file(address)):
-        permitted = (*spec.allow, *allow)
-        return ListSource(
-            base_name(address), _place(address), prefix, permitted, _tree(zips) if zips else None
-        )
+        archives = _tree(zips) if zips else None
+        return ListSource(base_name(address), _place(address), prefix, spec.allow, archives)
     if zips:
         raise UserError("only a jsonl has a zip_folder", where=spec.sources[name], fix="leave it out")
     if is_archive_name(address) and (remote or _is_file(address)):

@@ -110,6 +110,15 @@ def test_what_does_not_fit_beside_what_is_in_use_is_said(
         held.enter_context(copies.added(Bytes(bytes(3000))))
 
 
+def test_what_is_here_already_takes_no_room_twice(tmp_path: Path) -> None:
+    copies, (film, other) = LocalCopies(tmp_path / "c", 2500), files(2)
+    with copies.added(film), copies.added(film) as again:
+        assert again.path.read_bytes() == film.data
+        assert kept(tmp_path / "c") == {sha(film.data)}
+        with copies.added(other) as beside:
+            assert beside.path.read_bytes() == other.data
+
+
 @pytest.mark.parametrize("announced", [0, 10, 5000])
 def test_an_announced_size_is_not_believed(tmp_path: Path, announced: int) -> None:
     copies = LocalCopies(tmp_path / "c", 10_000)

@@ -52,10 +52,12 @@ def test_redirects_stay_below_what_was_allowed(host: MediaHost, tmp_path: Path) 
         f"{root}/to?https://[": "not_allowed",
         f"{root}/loop": "unreadable",
     }
-    found = contents(list_sources(write_list(tmp_path, *uris), allow=[root]))
+    found = contents(list_sources(join_sources([write_list(tmp_path, *uris)], [root])))
     assert {uri: said.partition(":")[0] for uri, said in found.items()} == uris
     before = len(host.seen)
-    found = contents(list_sources(write_list(tmp_path, f"{root}/to?/clip.mp4"), allow=[f"{root}/to"]))
+    found = contents(
+        list_sources(join_sources([write_list(tmp_path, f"{root}/to?/clip.mp4")], [f"{root}/to"]))
+    )
     assert [said.partition(":")[0] for said in found.values()] == ["not_allowed"]
     assert len(host.seen) == before + 1  # where it led was not asked
 
@@ -78,7 +80,7 @@ def test_what_was_not_allowed_is_not_asked(
 ) -> None:
     source = write_list(tmp_path, url.format(port=host.port))
     (said,) = contents(
-        list_sources(source, allow=[prefix.format(port=host.port) for prefix in allow])
+        list_sources(join_sources([source], [prefix.format(port=host.port) for prefix in allow]))
     ).values()
     assert said.startswith("not_allowed")
     assert not host.seen
@@ -90,13 +92,14 @@ def test_size_and_answers_are_not_trusted(
     root = f"https://127.0.0.1:{host.port}"
     source = write_list(tmp_path, f"{root}/endless", f"{root}/none.mp4")
     assert {
-        uri.removeprefix(root): said for uri, said in contents(list_sources(source, allow=[root])).items()
+        uri.removeprefix(root): said
+        for uri, said in contents(list_sources(join_sources([source], [root]))).items()
     } == {
         "/endless": "too_large: the file is over the 1048576 bytes allowed",
         "/none.mp4": "unreadable: it cannot be fetched: the host answers with status 404",
     }
     monkeypatch.setattr(https, "TOTAL_S", 0.2)
-    (said,) = contents(list_sources(write_list(tmp_path, f"{root}/drip"), allow=[root])).values()
+    (said,) = contents(list_sources(join_sources([write_list(tmp_path, f"{root}/drip")], [root]))).values()
     assert said == "unreadable: it takes longer than 0.2 s to fetch"
 
 
@@ -105,7 +108,9 @@ def test_a_certificate_that_is_not_trusted(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     root = f"https://127.0.0.1:{host.port}"
-    (said,) = contents(list_sources(write_list(tmp_path, f"{root}/clip.mp4"), allow=[root])).values()
+    (said,) = contents(
+        list_sources(join_sources([write_list(tmp_path, f"{root}/clip.mp4")], [root]))
+    ).values()
     assert said == "unreadable: it cannot be fetched: ConnectError"
 
 

@@ -138,7 +138,7 @@ def test_a_list_on_s3_names_what_lies_beside_it(s3_root: str, tmp_path: Path) ->
         *["not_allowed"] * 4,
     ]
     assert found["none.mp4"] == "unreadable: there is no such object"
-    wider = contents(list_sources(source, allow=[f"{s3_root}/out/"]))
+    wider = contents(list_sources(join_sources([source], [f"{s3_root}/out/"])))
     assert wider[f"{s3_root}/out/o.mp4"] == sha(b"O")
     assert [wider[uri].partition(":")[0] for uri in uris[5:]] == ["not_allowed"] * 3
 
@@ -147,7 +147,7 @@ def test_a_list_here_names_objects_that_were_allowed(films: str, tmp_path: Path)
     bucket = bucket_of(films)
     uris = [f"{films}/a.mp4", f"s3://{bucket}-other/a.mp4", f"s3://{bucket}/elsewhere.mp4"]
     (tmp_path / "list.csv").write_text("\n".join(["uri", *uris]))
-    found = contents(list_sources(str(tmp_path / "list.csv"), allow=[f"{films}/"]))
+    found = contents(list_sources(join_sources([str(tmp_path / "list.csv")], [f"{films}/"])))
     assert [found[uri].partition(":")[0] for uri in uris] == [sha(b"A"), "not_allowed", "not_allowed"]
 
 
