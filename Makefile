@@ -48,7 +48,7 @@ $(READY): $(BIN)/uv requirements/dev.txt requirements/build.txt pyproject.toml
 demo: setup
 	@$(BIN)/share4video demo $(ARGS)
 
-# Files in their own order: those of one long test each would all come last, on one core.
+# Files in the order tests/conftest.py gives them: by default those of one long test each come last, on one core.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

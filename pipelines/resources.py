@@ -10,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 RESOURCES_FILE = Path(__file__).with_name("resources.yaml")
+_CPU = r"^([0-9]*\.)?[0-9]+m?$"  # what KFP takes
+_MEMORY = r"^[0-9]+([EPTGMK]i?)?$"
 
 
 class Toleration(BaseModel):
@@ -34,8 +36,8 @@ class TaskResources(BaseModel):
     """One entry of the file, overlaid on ``default``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cpu: str
-    memory: str
+    cpu: str = Field(pattern=_CPU)
+    memory: str = Field(pattern=_MEMORY)
     gpu: Accelerator | None = None
     pool: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
@@ -72,12 +74,15 @@ def place(task: Any, stage: str) -> Any:
     but the retries (see `pipelines.local_child`).
     """
     from kfp import kubernetes
+    from kfp.dsl.structures import ResourceSpec
 
     asked = load_resources().get(stage)
     assert asked is not None, f"resources.yaml does not name the stage {stage!r}"
     task.set_caching_options(enable_caching=False)
-    task.set_cpu_request(asked.cpu).set_cpu_limit(asked.cpu)
-    task.set_memory_request(asked.memory).set_memory_limit(asked.memory)
+    # Not by KFP's setters: each reads the whole call stack, seconds over a pipeline.
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=asked.cpu, cpu_limit=asked.cpu, memory_request=asked.memory, memory_limit=asked.memory
+    )
     if asked.gpu:
         task.set_accelerator_type(asked.gpu.type).set_accelerator_limit(asked.gpu.count)
     for label, value in asked.pool.items():

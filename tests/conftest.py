@@ -32,6 +32,16 @@ S3_ENVIRONMENT = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start files with slow tests first, those that may take longest before all: none is alone at the end."""
+    first: dict[Path, float] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            limit = item.get_closest_marker("timeout")
+            first[item.path] = max(first.get(item.path, 0.0), limit.args[0] if limit else 1.0)
+    items.sort(key=lambda item: -first.get(item.path, 0.0))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real clips and golden values; without one the test is skipped."""

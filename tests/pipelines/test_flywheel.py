@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.catalogue import PIPELINES
-from pipelines.local import LocalRun, run_local
+from pipelines.local import run_local
 from share4video.captioning.engine import shared_server
 from share4video.cli.options import read_settings
-from share4video.config import EngineSpec, RunConfig
+from share4video.config import EngineSpec
 from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.evaluation.results import read_results
+from share4video.events import StageEvent
 from share4video.model_registry import fetch_checkpoint
 from share4video.stages.chain import Chain
 from share4video.store import LocalStore, Store
@@ -68,10 +69,11 @@ def test_videos_become_a_released_model_on_s3_and_a_killed_run_publishes_the_sam
     common = ["--config", file, "--store", str(killed.root)]
     asked = ["--questions", questions, "--question-clips", str(source), "--input", f"base_model={BASE}"]
     with shared_server([EngineSpec(model_path=BASE)]):
-        run = run_pipeline("flywheel", config, given, tmp_path / "first")
-        released = {name: given[name] for name in ("questions", "question_clips", "store")}
-        released["trained"] = run.refs["train"]
-        again = run_pipeline("release", config, released, tmp_path / "second")
+        arguments = PIPELINES["flywheel"].arguments(config, given)
+        run = run_local("flywheel", arguments, tmp_path / "run")
+        events: list[StageEvent] = []
+        verbs = Chain(config, Store.open(s3_root), events.append)
+        again = verbs.release(StageRef.parse(run.refs["train"]), questions, str(source))
         chain = Chain(config, killed)
         dataset = chain.caption(chain.curate(str(source))).dataset
         given_to_train = ["--source", str(source), "--input", f"dataset={dataset}"]
@@ -98,8 +100,11 @@ def test_videos_become_a_released_model_on_s3_and_a_killed_run_publishes_the_sam
     assert written(killed) == data
 
     assert again.unchanged
-    assert again.refs.items() <= run.refs.items()
-    assert again.finished["release"].details["model"] == run.finished["release"].details["model"]
+    assert again.model_uri == run.finished["release"].details["model"]
+    found = {event.stage: event for event in events if event.kind == "finished"}
+    assert {*found} == {*PIPELINES["release"].stages}
+    assert all(event.reused for event in found.values() if event.ref)
+    assert {stage: event.ref for stage, event in found.items() if event.ref}.items() <= run.refs.items()
 
 
 def run_killed_at(stages: Sequence[str], arguments: Sequence[str], folder: Path) -> dict[str, str]:
@@ -132,7 +137,3 @@ def run_killed_at(stages: Sequence[str], arguments: Sequence[str], folder: Path)
 def written(store: Store) -> dict[str, bytes]:
     """What is published as data, by its key in the store."""
     return {key: store.get(key) for key in store.list("") if key.endswith(WRITTEN)}
-
-
-def run_pipeline(name: str, config: RunConfig, given: dict[str, str], folder: Path) -> LocalRun:
-    return run_local(name, PIPELINES[name].arguments(config, given), folder)
