@@ -258,7 +258,8 @@ def _picture(path: Path) -> str:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    first = error.errors()[0]
+    mistakes = error.errors()  # a key that is none explains one that is missing
+    first = next((one for one in mistakes if one["type"] == "extra_forbidden"), mistakes[0])
     place = ".".join(str(step) for step in first["loc"])
     if first["type"] == "extra_forbidden":
         *above, name = (str(step) for step in first["loc"])
