@@ -94,7 +94,7 @@ class DerivedConversation:
             self._clip.take(call, outcome)
             return
         role = self._roles_left[0]
-        caption = self._checked(role, outcome)
+        caption = self.checked(role, outcome)
         if caption.failed and not isinstance(outcome, CallError) and self._attempt + 1 < ATTEMPTS:
             self._attempt += 1
             return
@@ -122,7 +122,12 @@ class DerivedConversation:
             return ShortPrompt(chain.summary.text)
         return Structured(tuple(TimedCaption(d.frame + 1, d.end_s, d.text) for d in chain.differentials))
 
-    def _checked(self, role: DerivedRole, outcome: Outcome) -> Caption:
+    def derived_role(self, call: Call) -> DerivedRole | None:
+        """Return the role of the call that `next` returned; None while the clip is still captioned."""
+        return self._roles_left[0] if self._clip.next() is None and self._roles_left else None
+
+    def checked(self, role: DerivedRole, outcome: Outcome) -> Caption:
+        """Return what `take` makes of an outcome; one that failed is an empty caption with that check."""
         if isinstance(outcome, CallError):
             return Caption("", 0, (CALL_FAILED,), attempt=self._attempt)
         caption = checked(outcome, self._plan.wording, self._attempt)

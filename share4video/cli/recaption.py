@@ -38,7 +38,8 @@ def recaption(
     wanted = read_settings(config, settings, engine=engine, prompts=prompts)
     given = [*(texts or ()), *(_read_texts(file) if file is not None else ())]
     if not given:
-        raise UserError("there is no text", fix="give one on the command line, or a file with --file")
+        missing = "caption" if reverse else "prompt"
+        raise UserError(f"there is no {missing}", fix="give one on the command line, or a file with --file")
     spec = wanted.engines.summarizer or wanted.engines.captioner  # whichever of them works on text alone
     require_role(spec, "prompt" if reverse else "recaption")
     max_tokens = wanted.caption.max_tokens_difference if reverse else wanted.caption.max_tokens_summary
