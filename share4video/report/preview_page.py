@@ -6,17 +6,15 @@ import base64
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from share4video.captioning.client import Completion
 from share4video.captioning.engine import identity
+from share4video.captioning.preview import Preview, PreviewCall, PreviewClip
 from share4video.captioning.roles import prompt_version
 from share4video.report.pictures import Thumbnail, thumbnail
 from share4video.report.run_tables import shortened
 from share4video.report.writing import page_environment
-
-if TYPE_CHECKING:
-    from share4video.preview import Preview, PreviewCall, PreviewClip
 
 MAX_PICTURE_BYTES = 16 << 20  # of all data addresses together
 MAX_FRAMES = 24
