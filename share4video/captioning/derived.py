@@ -84,7 +84,7 @@ class DerivedConversation:
         call = self._clip.next()
         if call is not None:
             return call
-        if not self._roles_left:
+        if self.chain.summary is None or not self._roles_left:
             return None
         role = self._roles_left[0]
         return Call(f"{role}-{self._attempt}", SUMMARIZER, partial(self._request, role, self._attempt))

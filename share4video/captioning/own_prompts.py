@@ -27,7 +27,7 @@ from share4video.prompt_set import PromptSet, RoleName, RolePrompt, fill, own_wo
 
 _LEAK_WORDS = 6  # a phrase this long that a caption shares with a prompt is no accident
 
-_ROLES: dict[type[RoleInput], RoleName] = {
+ROLES: dict[type[RoleInput], RoleName] = {
     Brief: "brief",
     Fast: "fast",
     First: "first",
@@ -44,7 +44,7 @@ def messages(prompts: PromptSet, given: RoleInput) -> list[Message] | None:
 
     None where the role has no prompt of its own.
     """
-    role = _ROLES.get(type(given))
+    role = ROLES.get(type(given))
     own = prompts.roles.given().get(role) if role else None
     if own is None or role is None:
         return None
