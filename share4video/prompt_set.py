@@ -7,6 +7,7 @@ is one argument of a process there: hence the bound on its size (`MAX_SET_BYTES`
 from __future__ import annotations
 
 import base64
+import json
 import re
 import string
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ from share4video.errors import UserError, reading
 RoleName = Literal["brief", "fast", "first", "difference", "summary", "recaption", "prompt", "structured"]
 Base = Literal["sharecaptioner", "teacher"]
 
-MAX_SET_BYTES = 48 << 10  # as JSON; Linux takes 128 KiB as one argument, and a task gets up to two sets in it
+# As JSON inside of JSON, in ASCII: Linux takes 128 KiB as one argument, and a task gets up to two sets in it.
+MAX_SET_BYTES = 48 << 10
 MAX_FILE_BYTES = 1 << 20
 MAX_EXAMPLES = 8  # of one role
 MAX_PICTURES = 4  # of one example
@@ -175,7 +177,7 @@ class PromptSet(_Part):
                     why = "its frames are one image" if stacked else f"{role} has neither frames nor captions"
                     raise ValueError(f"roles.{role}.each has no place: {why}")
                 _check(f"roles.{role}.each", prompt.each, wanted.each, wanted.each_needed)
-        size = len(self.model_dump_json(exclude_defaults=True).encode())
+        size = len(json.dumps(self.model_dump_json(exclude_defaults=True)))
         if size > MAX_SET_BYTES:
             raise ValueError(
                 f"the prompts are {size} bytes with their pictures, of at most {MAX_SET_BYTES}: scale the"

@@ -6,7 +6,8 @@ these: what failed for good stands in the table as an empty caption with its che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from share4video.captioning.roles import (
 from share4video.captioning.scheduler import Call
 from share4video.captioning.structured import MALFORMED, json_schema, read_structured
 from share4video.config import CaptionConfig, EngineSpec
+from share4video.errors import UserError
 
 DerivedRole = Literal["prompt", "structured"]
 CALL_FAILED = "call_failed"
@@ -59,6 +61,25 @@ class DerivedPlan:
             {"prompt": config.max_tokens_difference, "structured": config.max_tokens_structured},
             json_schema() if summarizer.json_schema else None,
         )
+
+
+def refuse_silent_roles(talks: Iterable[DerivedConversation], summarizer: EngineSpec) -> None:
+    """Check, before captions are published, that calls for a role do not fail as such.
+
+    A single one may have been its clip's fault.
+
+    Raises:
+        UserError: the calls for a role failed for every clip there is.
+    """
+    failed: defaultdict[DerivedRole, list[bool]] = defaultdict(list)
+    for talk in talks:
+        for role, caption in talk.captions.items():
+            failed[role].append(CALL_FAILED in caption.failed)
+    for role, calls in failed.items():
+        if len(calls) > 1 and all(calls):
+            schema = role == "structured" and summarizer.json_schema
+            fix = "set its json_schema to false, if it takes no schema" if schema else "read the run's log"
+            raise UserError(f"every call for role {role} failed", where=summarizer.model, fix=fix)
 
 
 class DerivedConversation:

@@ -15,7 +15,7 @@ from typing import Any
 
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
-from share4video.captioning.derived import DerivedConversation, DerivedPlan
+from share4video.captioning.derived import DerivedConversation, DerivedPlan, refuse_silent_roles
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
@@ -199,6 +199,7 @@ async def _caption(
         }
         clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
         await converse(jobs, clients, journal, done)
+    refuse_silent_roles(talks.values(), inputs.summarizer or inputs.captioner)
     return talks
 
 

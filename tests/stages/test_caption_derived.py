@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
 from share4video.stages.caption import CaptionInputs, run_stage
 from share4video.store import LocalStore
+from tests.engines import FakeEngine
 from tests.serving.upstream_host import UpstreamHost, upstream_host
 from tests.stages.test_caption import publish_inputs, rows_of
 
@@ -36,13 +38,13 @@ def role_of(body: dict[str, Any]) -> str:
 
 
 def answer(body: dict[str, Any]) -> str:
+    if role_of(body) == "other":
+        return "Something stands there."
     given = body["messages"][1]["content"][0]["text"]
     if role_of(body) == "prompt":
         return f"A short one: {given}"
-    if role_of(body) == "structured":
-        last_s = float(given.splitlines()[-1].split(" at ")[1].split(" s:")[0])
-        return "```json\n" + json.dumps({**RECORD, "spans": [{**SPAN, "end_s": last_s}]}) + "\n```"
-    return "Something stands there."
+    last_s = float(given.splitlines()[-1].split(" at ")[1].split(" s:")[0])
+    return "```json\n" + json.dumps({**RECORD, "spans": [{**SPAN, "end_s": last_s}]}) + "\n```"
 
 
 def spec(upstream: UpstreamHost, **given: Any) -> EngineSpec:
@@ -135,6 +137,22 @@ def test_a_call_that_fails_for_good_is_flagged(
     assert rows["summary"]["caption"]
 
 
+def test_calls_that_all_fail_are_no_clips_fault(
+    store: LocalStore, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    """As those of an engine that takes no schema: nothing is published, and what was answered is kept."""
+    fake_engine.settings(bad_prompt="JSON object")
+    engine = fake_engine.spec(dialect="teacher", json_schema=True)
+    inputs = CaptionInputs(*publish_inputs(store, [2, 3], parts=1), engine)
+    with pytest.raises(
+        UserError, match=r"every call for role structured failed \(fake\): set its json_schema"
+    ):
+        run_stage(inputs, CONFIG, store)
+    fake_engine.settings()
+    assert run_stage(inputs, CONFIG, store).rows_out == 2
+    assert all("JSON object" in call["prompt"] for call in fake_engine.calls())
+
+
 def test_a_stopped_run_goes_on_with_what_is_derived(
     store: LocalStore, upstream: UpstreamHost, work_root: Path
 ) -> None:
@@ -160,3 +178,28 @@ def test_prompts_without_the_role_are_refused_before_anything_is_asked(
     with pytest.raises(UserError, match="sharecaptioner prompts have no role"):
         run(store, spec(upstream, dialect="sharecaptioner"), config)
     assert upstream.seen == []
+
+
+def test_own_prompts_are_named_in_rows_and_keys(
+    store: LocalStore, upstream: UpstreamHost, work_root: Path
+) -> None:
+    """The captioner's are one person's, the summarizer's another dialect's."""
+
+    def own(words: str) -> EngineSpec:
+        roles = {"difference": {"user": f"{words} Before: {{before}}"}}
+        return spec(upstream, prompts={"name": "mine", "base": "teacher", "roles": roles})
+
+    config = CaptionConfig(shards=1)
+    refs = publish_inputs(store, [3])
+    keys = []
+    for words in ("What is new?", "What has changed?"):
+        inputs = CaptionInputs(*refs, own(words), spec(upstream, model="words", dialect="sharecaptioner"))
+        result = run_stage(inputs, config, store)
+        keys.append(result.ref.key)
+        (version,) = {row["prompt_version"] for row in rows_of(store, result, "differentials")}
+        assert re.fullmatch(r"mine-[0-9a-f]{12}", version)
+        assert {row["dialect"] for row in rows_of(store, result, "differentials")} == {"mine"}
+        assert {row["dialect"] for row in rows_of(store, result, "captions")} == {"sharecaptioner"}
+        asked = [body["messages"][-1]["content"][-1]["text"] for body in upstream.seen[-3:-1]]
+        assert [text.partition(" Before: ")[0] for text in asked] == [words] * 2
+    assert keys[0] != keys[1]
