@@ -222,17 +222,27 @@ def read_prompts(file: Path) -> PromptSet:
 
 
 def _with_pictures(tree: Any, folder: Path) -> Any:
-    """Replace the paths of pictures by the pictures; whatever else is wrong is left to the model."""
+    """Replace the paths of pictures by the pictures; whatever else is wrong is left to the model.
+
+    No more are read than may be given, and one that shows there are too many.
+    """
+
+    def with_images(example: Any) -> Any:
+        match example:
+            case {"images": list(paths), **rest}:
+                some = paths[: MAX_PICTURES + 1]
+                return {**rest, "images": [_picture(folder / p) if isinstance(p, str) else p for p in some]}
+        return example
+
+    def with_examples(prompt: Any) -> Any:
+        match prompt:
+            case {"examples": list(examples), **rest}:
+                return {**rest, "examples": [with_images(one) for one in examples[: MAX_EXAMPLES + 1]]}
+        return prompt
+
     match tree:
-        case {"images": list(paths), **rest}:
-            return {
-                **rest,
-                "images": [_picture(folder / path) if isinstance(path, str) else path for path in paths],
-            }
-        case dict():
-            return {key: _with_pictures(value, folder) for key, value in tree.items()}
-        case list():
-            return [_with_pictures(value, folder) for value in tree]
+        case {"roles": dict(roles), **rest}:
+            return {**rest, "roles": {role: with_examples(prompt) for role, prompt in roles.items()}}
     return tree
 
 

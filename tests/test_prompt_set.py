@@ -68,6 +68,8 @@ def test_pictures_travel_with_the_text(tmp_path: Path) -> None:
     [
         ("name: [", "the prompts are not YAML"),
         ("- a", "prompts are wrong"),
+        ("name: mine\nroles: &all {first: {user: x, system: *all}}", "roles.first.system: "),
+        ("{1: 2, name: mine, roles: {first: {user: x}}}", "prompts are wrong"),
         ({"name": "mine", "roles": {}}, "no role has a prompt"),
         ({"name": "mine"}, "roles: Field required"),
         ({"name": "teacher", "roles": {"first": {"user": "x"}}}, "the name teacher is taken"),
