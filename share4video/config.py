@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from share4video.prompt_set import Base, PromptSet
+
 
 class Config(BaseModel):
     """Base of all configurations: immutable, and a key it does not know is an error."""
@@ -24,7 +26,8 @@ class EngineSpec(Config):
     running, a local checkpoint to serve for the time of the stage, or the name of a KServe InferenceService.
     Outputs depend on ``model`` and ``revision`` only, never on where the model ran. A relative
     ``model_path`` or ``builtin:<name>`` (weights shipped with the package) is resolved when it is served, and
-    an empty revision of a local checkpoint becomes the hash of its files.
+    an empty revision of a local checkpoint becomes the hash of its files. ``prompts`` are a person's own,
+    over the ``dialect``. ``json_schema``: the engine takes a schema for its answer (``response_format``).
     """
 
     url: str | None = None
@@ -32,7 +35,9 @@ class EngineSpec(Config):
     inference_service: str | None = None
     model: str = ""
     revision: str = ""
-    dialect: Literal["sharecaptioner", "teacher"] = "sharecaptioner"
+    dialect: Base = "sharecaptioner"
+    prompts: PromptSet | None = None
+    json_schema: bool = False
     max_in_flight: int = Field(4, ge=1, le=4096)
     request_timeout_s: float = Field(120.0, gt=0)
     retries: int = Field(4, ge=0, le=20)
@@ -42,7 +47,14 @@ class EngineSpec(Config):
         places = [self.url, self.model_path, self.inference_service]
         if sum(place is not None for place in places) != 1:
             raise ValueError("give exactly one of url, model_path and inference_service")
+        if self.prompts is not None and self.prompts.base != self.dialect:
+            raise ValueError(f"its prompts are over the dialect {self.prompts.base}, not {self.dialect}")
         return self
+
+    @property
+    def wording(self) -> Base | PromptSet:
+        """How it is asked: in its own prompts where there are some, else in its dialect."""
+        return self.prompts or self.dialect
 
 
 class AestheticConfig(Config):
@@ -210,11 +222,18 @@ class KeyframeConfig(Config):
 
 
 class CaptionConfig(Config):
-    """Differential sliding-window captions and their summary (paper section 3.3)."""
+    """Differential sliding-window captions and their summary (paper section 3.3).
+
+    ``short_prompts`` makes a short generation prompt of every summary, ``structured`` a JSON object of every
+    clip's differential captions: one more call a clip for each, of text alone.
+    """
 
     max_tokens_difference: int = Field(160, ge=1)
     max_tokens_summary: int = Field(512, ge=1)
+    max_tokens_structured: int = Field(1024, ge=1)
     fast: bool = False
+    short_prompts: bool = False
+    structured: bool = False
     anchor_every_frames: int | None = Field(None, ge=1)  # None for both: the reference, without anchors
     anchor_every_s: float | None = Field(None, gt=0)
     max_fallback_share: float = Field(0.2, ge=0, le=1)

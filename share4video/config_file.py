@@ -20,6 +20,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         UserError: the file is missing or not YAML, or a key or a value is wrong (named with its path).
     """
+    tree = read_tree(path)
+    apply_overrides(tree, overrides)
+    return parse_config(tree, where=str(path) if path else "--set")
+
+
+def read_tree(path: Path | None) -> dict[str, Any]:
+    """Read a configuration as it is written; nothing of it is checked. Raises UserError as `load_config`."""
     tree: dict[str, Any] = {}
     if path is not None:
         try:
@@ -36,9 +43,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise UserError(
                 "the configuration is not a mapping", where=str(path), fix="write key: value lines"
             )
+    return tree
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set what the overrides say. Raises UserError where one is none."""
     for override in overrides:
         _set(tree, override)
-    return parse_config(tree, where=str(path) if path else "--set")
 
 
 def parse_config(tree: Any, *, where: str) -> RunConfig:

@@ -36,8 +36,10 @@ def test_small_models_refuse_other_clips(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", re.findall(r"--config (\w+)", REAL_MODELS))
 def test_the_advice_names_settings_that_hold(preset: str) -> None:
-    (override,) = re.findall(r"--set '([^']+)'", REAL_MODELS)
-    engines = read_settings(preset, [override]).engines
-    assert engines.captioner.url == "http://HOST:8000/v1"
+    (override,) = re.findall(r"--set ([^,]+),", REAL_MODELS)
+    (engine,) = re.findall(r"--engine ([^,]+),", REAL_MODELS)
+    engines = read_settings(preset, [override], engine=engine).engines
+    assert (engines.captioner.url, engines.captioner.dialect) == ("http://HOST:8000/v1", "teacher")
+    assert engines.captioner.model == "Qwen/Qwen3-VL-8B-Instruct"
     assert engines.summarizer is None  # the nano one would be asked otherwise
     assert read_settings(preset).engines.captioner.model_path is None

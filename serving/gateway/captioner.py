@@ -157,13 +157,13 @@ class CaptionService:
                 yield caption
 
     async def _summarised(self, request: CaptionRequest) -> Caption:
-        dialect = self.summarizer.spec.dialect
+        wording = self.summarizer.spec.wording
         captions = sorted(request.captions, key=lambda one: one.timestamp_s)
         given = Summary(
             tuple(TimedCaption(i, one.timestamp_s, one.caption) for i, one in enumerate(captions, 1))
         )
-        chat = ChatRequest(messages(dialect, given), self.config.max_tokens_summary)
-        caption = checked(await self.summarizer.ask(chat), dialect)
+        chat = ChatRequest(messages(wording, given), self.config.max_tokens_summary)
+        caption = checked(await self.summarizer.ask(chat), wording)
         assert isinstance(caption, Caption)  # a failed call raises
         return caption
 

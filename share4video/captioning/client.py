@@ -62,7 +62,11 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One call. ``prefill`` is the start of the answer, sent as a last assistant message."""
+    """One call.
+
+    ``prefill`` is the start of the answer, sent as a last assistant message. ``json_schema`` is what the
+    answer must be, for engines that take one (`EngineSpec.json_schema`).
+    """
 
     messages: Sequence[Message]
     max_tokens: int
@@ -70,6 +74,7 @@ class ChatRequest:
     seed: int | None = None
     prefill: str | None = None
     frequency_penalty: float | None = None
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,9 @@ class ChatClient:
             body["seed"] = request.seed
         if request.frequency_penalty is not None:
             body["frequency_penalty"] = request.frequency_penalty
+        if request.json_schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": request.json_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
     def _wait_s(self, state: RetryCallState) -> float:

@@ -122,9 +122,9 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
     """
     if not text.strip():
         raise UserError("the prompt is empty", fix="give a sentence to make a caption of")
-    dialect = client.spec.dialect
-    request = ChatRequest(messages(dialect, Recaption(text.strip())), max_tokens)
-    caption = checked(await client.ask(request), dialect)
+    wording = client.spec.wording
+    request = ChatRequest(messages(wording, Recaption(text.strip())), max_tokens)
+    caption = checked(await client.ask(request), wording)
     assert isinstance(caption, Caption)
     if not caption.text:
         raise CallError("malformed", "the engine's answer was empty")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from share4video.captioning.checks import EMPTY, failed_checks, without_markup
@@ -12,13 +12,13 @@ from share4video.captioning.client import CallError, ChatRequest, Completion, Ou
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain, ChainRules, Failure, Step
 from share4video.captioning.roles import (
     Brief,
-    Dialect,
     Difference,
     Fast,
     First,
     KeyFrame,
     RoleInput,
     Summary,
+    Wording,
     leaks,
     messages,
 )
@@ -38,8 +38,8 @@ class CaptionPlan:
     """How clips are captioned, and in which prompts."""
 
     rules: ChainRules
-    captioner_dialect: Dialect
-    summarizer_dialect: Dialect
+    captioner_dialect: Wording
+    summarizer_dialect: Wording
     max_tokens_frame: int
     max_tokens_whole: int
 
@@ -53,8 +53,8 @@ class CaptionPlan:
                 max_fallback_share=config.max_fallback_share,
                 fast=config.fast,
             ),
-            captioner_dialect=captioner.dialect,
-            summarizer_dialect=(summarizer or captioner).dialect,
+            captioner_dialect=captioner.wording,
+            summarizer_dialect=(summarizer or captioner).wording,
             max_tokens_frame=config.max_tokens_difference,
             max_tokens_whole=config.max_tokens_summary,
         )
@@ -92,7 +92,7 @@ class ClipConversation:
         dialect = self._dialect(step)
         self.chain.take(step, checked(outcome, dialect, step.attempt))
 
-    def _dialect(self, step: Step) -> Dialect:
+    def _dialect(self, step: Step) -> Wording:
         return self.plan.summarizer_dialect if step.kind == "summary" else self.plan.captioner_dialect
 
     def _request(self, step: Step) -> ChatRequest:
@@ -116,10 +116,10 @@ class ClipConversation:
 class BriefConversation:
     """One sentence about a clip, asked for once more where the first answer fails its checks."""
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], dialect: Dialect, max_tokens: int) -> None:
+    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], dialect: Wording, max_tokens: int) -> None:
         self.result: Caption | Failure | None = None
         self._clip_id, self._frames = clip_id, tuple(frames)
-        self._dialect: Dialect = dialect
+        self._dialect: Wording = dialect
         self._max_tokens, self._attempt = max_tokens, 0
 
     @property
@@ -147,7 +147,7 @@ class BriefConversation:
         return varied(request, self._attempt, f"{self._clip_id}/brief")
 
 
-def checked(outcome: Outcome, dialect: Dialect, attempt: int = 0) -> Caption | Failure:
+def checked(outcome: Outcome, dialect: Wording, attempt: int = 0) -> Caption | Failure:
     """Turn an answer into a caption and the checks it failed; of a failed call keep what may be published."""
     if isinstance(outcome, CallError):
         return Failure(outcome.sentence)
@@ -164,10 +164,6 @@ def varied(request: ChatRequest, attempt: int, name: str) -> ChatRequest:
     if attempt == 0:
         return request
     seed = int.from_bytes(hashlib.sha256(f"{name}#{attempt}".encode()).digest()[:4], "big") >> 1
-    return ChatRequest(
-        request.messages,
-        request.max_tokens,
-        temperature=RETRY_TEMPERATURE,
-        seed=seed,
-        frequency_penalty=RETRY_FREQUENCY_PENALTY,
+    return replace(
+        request, temperature=RETRY_TEMPERATURE, seed=seed, frequency_penalty=RETRY_FREQUENCY_PENALTY
     )

@@ -21,10 +21,10 @@ from share4video.errors import UserError
 Domain = Literal["any", "synthetic"]
 
 REAL_MODELS = (
-    "use a real model behind an OpenAI address: for captions --config paper --set "
-    "'engines.captioner={url: http://HOST:8000/v1, model: MODEL}', or --config cluster in a cluster with an "
-    "InferenceService named captioner; for chat share4video serve http://HOST:8000/v1 --name MODEL, and then "
-    "share4video chat --url http://127.0.0.1:8080"
+    "use a real model behind an OpenAI address: for captions --config paper --engine qwen3-vl-8b, or another "
+    "of configs/engines.yaml, with --set engines.captioner.url=http://HOST:8000/v1, or --config cluster in a "
+    "cluster with an InferenceService named captioner; for chat share4video serve http://HOST:8000/v1 --name "
+    "MODEL, and then share4video chat --url http://127.0.0.1:8080"
 )
 _WHITE = 225
 _CARDS = ("share4video.json", "config.json")

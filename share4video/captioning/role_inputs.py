@@ -74,4 +74,18 @@ class Recaption:
     text: str
 
 
-RoleInput = Brief | Fast | First | Difference | Summary | Recaption
+@dataclass(frozen=True)
+class ShortPrompt:
+    """A dense caption, to be made into the short generation prompt of such a video."""
+
+    caption: str
+
+
+@dataclass(frozen=True)
+class Structured:
+    """All differential captions in order of time, to be put into the fields of a JSON object; no images."""
+
+    captions: tuple[TimedCaption, ...]
+
+
+RoleInput = Brief | Fast | First | Difference | Summary | Recaption | ShortPrompt | Structured

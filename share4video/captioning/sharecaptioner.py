@@ -22,13 +22,18 @@ from share4video.captioning.role_inputs import (
     Message,
     Recaption,
     RoleInput,
+    ShortPrompt,
+    Structured,
     Summary,
     TimedCaption,
 )
+from share4video.errors import UserError
 from share4video.media.compose import frame_grid, stacked_pair, tall_strip
+from share4video.prompt_set import RoleName
 
 VERSION = "sharecaptioner-1"
 JPEG_QUALITY = 95
+MISSING: tuple[RoleName, ...] = ("prompt", "structured")
 
 FIRST = "This is the first frame of a video, describe it in detail."
 FAST = "Here are a few key frames of a video, discribe this video in detail."
@@ -74,30 +79,61 @@ def recaption_text(text: str) -> str:
 
 
 def messages(given: RoleInput) -> list[Message]:
-    """Return the chat messages of a role: one user message, the image before the text."""
+    """Return the chat messages of a role: one user message, the image before the text.
+
+    Raises:
+        UserError: the release has no such role; what it was never asked it would not answer.
+    """
+    return [{"role": "user", "content": [*picture(given), text_part(_text(given))]}]
+
+
+def picture(given: RoleInput) -> list[Message]:
+    """Return the one image a role is shown, its frames in the released layout; no part for a text role."""
     match given:
         case Brief(frames):
-            return [_user(BRIEF, frame_grid([_open(frame) for frame in frames]))]
+            return [_image(frame_grid([_open(frame) for frame in frames]))]
         case Fast(frames):
-            return [_user(FAST, tall_strip([_open(frame) for frame in frames]))]
+            return [_image(tall_strip([_open(frame) for frame in frames]))]
         case First(frame):
-            return [_user(FIRST, _open(frame))]
+            return [_image(_open(frame))]
+        case Difference(previous, current):
+            return [_image(stacked_pair(_open(previous), _open(current)))]
+        case _:
+            return []
+
+
+def _text(given: RoleInput) -> str:
+    match given:
+        case Brief():
+            return BRIEF
+        case Fast():
+            return FAST
+        case First():
+            return FIRST
         case Difference(previous, current, before):
-            text = difference_text(
+            return difference_text(
                 previous.number, previous.timestamp_s, current.number, current.timestamp_s, before
             )
-            return [_user(text, stacked_pair(_open(previous), _open(current)))]
         case Summary(captions):
-            return [_user(summary_text(captions))]
+            return summary_text(captions)
         case Recaption(text):
-            return [_user(recaption_text(text))]
+            return recaption_text(text)
+        case ShortPrompt():
+            raise missing_role("prompt")
+        case Structured():
+            raise missing_role("structured")
         case _:
             assert_never(given)
 
 
-def _user(text: str, image: Image.Image | None = None) -> Message:
-    parts = [] if image is None else [image_part(encode_jpeg(image))]
-    return {"role": "user", "content": [*parts, text_part(text)]}
+def missing_role(role: RoleName, *, where: str = "") -> UserError:
+    """Return what to tell a person who wants a role that the release does not have."""
+    fix = "name a general model with dialect: teacher, or give prompts of your own for the role"
+    return UserError(f"the sharecaptioner prompts have no role {role}", where=where, fix=fix)
+
+
+def _image(image: Image.Image) -> Message:
+    return image_part(encode_jpeg(image))
 
 
 def _open(frame: KeyFrame) -> Image.Image:

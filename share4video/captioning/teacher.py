@@ -21,8 +21,12 @@ from share4video.captioning.role_inputs import (
     Message,
     Recaption,
     RoleInput,
+    ShortPrompt,
+    Structured,
     Summary,
+    TimedCaption,
 )
+from share4video.prompt_set import RoleName, fill
 
 VERSION = "teacher-1"
 
@@ -94,6 +98,42 @@ _RECAPTION = _blocks(
     "The short prompt.",
 )
 
+_PROMPT = _blocks(
+    "You are an expert in writing prompts for text-to-video models.",
+    "You turn the detailed caption of a video into the short prompt from which a person would have had it "
+    "made: the subject, what it does, where, and the camera or the style where they matter.",
+    "One or two sentences in English of at most forty words together, no list, no quotation marks, no "
+    "preamble. Name only what the caption says, the most telling first, and leave out what a person would "
+    "leave to the model.",
+    "The detailed caption.",
+)
+
+_STRUCTURED = _blocks(
+    "You are an expert in turning notes about a video into one record of it.",
+    "You are given the description of a video's first frame and then, for each later key frame, what changed "
+    "since the one before. You write a JSON object with these fields: setting, a text, the place and its "
+    'light; subjects, a list of {"name", "looks"}; actions, a list of {"subject", "action", "start_s", '
+    '"end_s"}; camera, a list of {"motion", "start_s", "end_s"}; spans, a list of {"caption", "start_s", '
+    '"end_s"} that divides the video into what happens one after another.',
+    "Answer with the JSON object alone, every field present, a list empty where there is nothing for it. "
+    "Name a subject in an action as it is named among the subjects. Times are numbers in seconds, none "
+    "before the first note and none after the last. Add nothing that is in no note.",
+    "One note per line: the number of the key frame, its time in seconds, the note.",
+)
+
+SYSTEM: dict[RoleName, str] = {
+    "brief": _BRIEF,
+    "fast": _FAST,
+    "first": _FIRST,
+    "difference": _DIFFERENCE,
+    "summary": _SUMMARY,
+    "recaption": _RECAPTION,
+    "prompt": _PROMPT,
+    "structured": _STRUCTURED,
+}
+FRAME_LABEL = "Frame {number} at {time_s} s:"
+NOTE = "Key frame {number} at {time_s} s: {caption}"
+
 LEAKS = (
     "### Character",
     "### Skills",
@@ -107,32 +147,49 @@ def messages(given: RoleInput) -> list[Message]:
     """Return the chat messages of a role: the stable blocks as system message, then the input."""
     match given:
         case Brief(frames):
-            return _conversation(_BRIEF, _labelled(frames))
+            return _conversation("brief", labelled(frames))
         case Fast(frames):
-            return _conversation(_FAST, _labelled(frames))
+            return _conversation("fast", labelled(frames))
         case First(frame):
-            return _conversation(_FIRST, _labelled([frame]))
+            return _conversation("first", labelled([frame]))
         case Difference(previous, current, before):
             account = text_part(f"What happened up to frame {previous.number}: {before}")
-            return _conversation(_DIFFERENCE, [*_labelled([previous, current]), account])
+            return _conversation("difference", [*labelled([previous, current]), account])
         case Summary(captions):
-            notes = "\n".join(
-                f"Key frame {c.number} at {c.timestamp_s:.2f} s: {' '.join(c.caption.split())}"
-                for c in captions
-            )
-            return _conversation(_SUMMARY, [text_part(notes)])
+            return _conversation("summary", [text_part(notes(captions))])
         case Recaption(text):
-            return _conversation(_RECAPTION, [text_part(text)])
+            return _conversation("recaption", [text_part(text)])
+        case ShortPrompt(caption):
+            return _conversation("prompt", [text_part(caption)])
+        case Structured(captions):
+            return _conversation("structured", [text_part(notes(captions))])
         case _:
             assert_never(given)
 
 
-def _conversation(blocks: str, content: Sequence[Message]) -> list[Message]:
-    return [{"role": "system", "content": blocks}, {"role": "user", "content": list(content)}]
+def _conversation(role: RoleName, content: Sequence[Message]) -> list[Message]:
+    return [{"role": "system", "content": SYSTEM[role]}, {"role": "user", "content": list(content)}]
 
 
-def _labelled(frames: Sequence[KeyFrame]) -> list[Message]:
+def labelled(frames: Sequence[KeyFrame], label: str = FRAME_LABEL) -> list[Message]:
+    """Return frames as separate images, each after its label (placeholders ``number`` and ``time_s``)."""
     parts: list[Message] = []
     for frame in frames:
-        parts += [text_part(f"Frame {frame.number} at {frame.timestamp_s:.2f} s:"), image_part(frame.image)]
+        told = {"number": str(frame.number), "time_s": f"{frame.timestamp_s:.2f}"}
+        parts += [text_part(fill(label, told)), image_part(frame.image)]
     return parts
+
+
+def notes(captions: Sequence[TimedCaption], line: str = NOTE) -> str:
+    """Return captions as one line each (placeholders ``number``, ``time_s`` and ``caption``)."""
+    return "\n".join(
+        fill(
+            line,
+            {
+                "number": str(c.number),
+                "time_s": f"{c.timestamp_s:.2f}",
+                "caption": " ".join(c.caption.split()),
+            },
+        )
+        for c in captions
+    )

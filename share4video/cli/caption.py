@@ -5,6 +5,8 @@ from __future__ import annotations
 from share4video.cli.options import (
     DEFAULT_STORE,
     ConfigOption,
+    EngineOption,
+    PromptsOption,
     SetOption,
     SourceArgument,
     StoreOption,
@@ -19,11 +21,13 @@ from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, Captioned, C
 def caption(
     source: SourceArgument,
     store: StoreOption = DEFAULT_STORE,
+    engine: EngineOption = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Caption the videos of every SOURCE and publish the dataset; curates first what is not curated yet."""
-    wanted = read_settings(config, settings)
+    wanted = read_settings(config, settings, engine=engine, prompts=prompts)
 
     def work(chain: Chain) -> Captioned:
         return chain.caption(chain.curate(source_parameter(source, wanted)))

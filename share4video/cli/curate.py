@@ -9,6 +9,8 @@ import typer
 from share4video.cli.options import (
     DEFAULT_STORE,
     ConfigOption,
+    EngineOption,
+    PromptsOption,
     SetOption,
     SourceArgument,
     StoreOption,
@@ -39,13 +41,15 @@ def curate(
             help="Clips kept earlier, as dedup/KEY@HASH: they stay, and what is near them is not kept again.",
         ),
     ] = None,
+    engine: EngineOption = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Filter, briefly caption and de-duplicate the videos of every SOURCE, and find their key frames."""
     chosen = {"probe.limit": limit, "probe.shard": shard}
     taken = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    wanted = read_settings(config, [*(settings or ()), *taken])
+    wanted = read_settings(config, [*(settings or ()), *taken], engine=engine, prompts=prompts)
     published = StageRef.parse(add_to) if add_to else None
     if published is not None and published.stage != "dedup":
         raise UserError("clips are added to an output of dedup", where=str(add_to), fix="give dedup/KEY@HASH")

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 import share4video
+from share4video.cli.engines import fill_in_engines, name_engine
 from share4video.config import RunConfig
-from share4video.config_file import load_config
+from share4video.config_file import apply_overrides, parse_config, read_tree
 from share4video.errors import UserError
 from share4video.media.sources.spec import ZIP_FOLDER, join_sources
 
@@ -41,6 +42,16 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, as STAGE.KEY=VALUE; may be repeated.", metavar="A.B=C"),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", help="A captioner by its name in configs/engines.yaml.", metavar="NAME"),
+]
+PromptsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", help="A YAML file of your own prompts; see docs/how-to/prompts.md.", metavar="FILE"
+    ),
+]
 QuestionsOption = Annotated[
     str,
     typer.Option(
@@ -52,22 +63,36 @@ QuestionClipsOption = Annotated[
 ]
 
 
-def read_settings(config: str | None, overrides: Sequence[str] | None = None) -> RunConfig:
+def read_settings(
+    config: str | None,
+    overrides: Sequence[str] | None = None,
+    *,
+    engine: str | None = None,
+    prompts: Path | None = None,
+) -> RunConfig:
     """Return the run's configuration from a file or a preset's name; None means the defaults.
 
+    Args:
+        engine: a captioner's name in ``configs/engines.yaml``, in the place of the configuration's engines.
+        prompts: a file of prompts for every engine.
+
     Raises:
-        UserError: there is no such file, or a setting is wrong (the first one is named).
+        UserError: there is no such file or engine, or a setting is wrong (the first one is named).
     """
-    if config is None:
-        return load_config(None, overrides or ())
-    preset = _preset(config)
-    return load_config(Path(config) if preset is None else preset, overrides or ())
+    shipped = None if config is None or Path(config).is_file() else _shipped(config)
+    file = shipped or (None if config is None else Path(config))
+    tree = read_tree(file)
+    if engine is not None:
+        name_engine(tree, engine)
+    apply_overrides(tree, overrides or ())
+    fill_in_engines(tree, _shipped("engines") or Path("engines.yaml"), prompts)
+    return parse_config(tree, where=str(file) if file else "--set")
 
 
-def _preset(name: str) -> Path | None:
-    """Return the file of a preset that ships with the package; a source tree has them beside it."""
+def _shipped(name: str) -> Path | None:
+    """Return the file of ``configs`` that ships with the package; a source tree has them beside it."""
     package = Path(share4video.__file__).parent
-    if re.fullmatch(r"\w+", name) and not Path(name).is_file():
+    if re.fullmatch(r"\w+", name):
         for folder in (package / "configs", package.parent / "configs"):
             if (folder / f"{name}.yaml").is_file():
                 return folder / f"{name}.yaml"

@@ -10,6 +10,8 @@ import typer
 from share4video.cli.options import (
     DEFAULT_STORE,
     ConfigOption,
+    EngineOption,
+    PromptsOption,
     SetOption,
     StoreOption,
     absolute,
@@ -51,6 +53,8 @@ def run(
     question_clips: QuestionClipsOption = None,
     inputs: InputOption = None,
     store: StoreOption = DEFAULT_STORE,
+    engine: EngineOption = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     local: Annotated[
@@ -69,7 +73,7 @@ def run(
             where=name,
             fix="add --local for this machine, or use share4video pipeline submit --host URL for a cluster",
         )
-    wanted = read_settings(config, settings)
+    wanted = read_settings(config, settings, engine=engine, prompts=prompts)
     sources = source_parameter(source, wanted) if source else None
     given = _given(sources, questions, question_clips, inputs, absolute(store))
     done = run_as_pipeline(entry, entry.arguments(wanted, given), wanted, runs=runs, budget_s=budget_s)
@@ -118,6 +122,8 @@ def submit(
     question_clips: QuestionClipsOption = None,
     inputs: InputOption = None,
     store: StoreOption = DEFAULT_STORE,
+    engine: EngineOption = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     namespace: Annotated[
@@ -141,7 +147,7 @@ def submit(
                 where=place,
                 fix="give the absolute path at which the pods have it",
             )
-    wanted = read_settings(config, settings)
+    wanted = read_settings(config, settings, engine=engine, prompts=prompts)
     sources = source_parameter(source, wanted) if source else None
     given = _given(sources, questions, question_clips, inputs, store)
     arguments = entry.arguments(wanted, given)

@@ -1,4 +1,4 @@
-"""``share4video recaption``: short generation prompts to dense captions."""
+"""``share4video recaption``: short generation prompts to dense captions, and the other way round."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import typer
 
 from share4video.captioning.client import ChatRequest, Completion
 from share4video.captioning.engine import answer_all, connect
-from share4video.captioning.role_inputs import Recaption
-from share4video.captioning.roles import messages
-from share4video.cli.options import ConfigOption, SetOption, read_settings
+from share4video.captioning.roles import Recaption, RoleInput, ShortPrompt, messages, require_role
+from share4video.cli.options import ConfigOption, EngineOption, PromptsOption, SetOption, read_settings
 from share4video.config import EngineSpec
 from share4video.errors import UserError
 
@@ -21,41 +20,52 @@ MAX_FILE_BYTES = 64 << 20
 
 
 def recaption(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Short prompts.")] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="A text file with one prompt a line.")
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Short prompts; captions with --reverse.")
     ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="A text file with one text a line.")
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Make short prompts of detailed captions instead.")
+    ] = False,
+    engine: EngineOption = None,
+    prompts: PromptsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Translate short generation prompts into detailed captions: a JSON line each, in the prompts' order."""
-    wanted = read_settings(config, settings)
-    texts = [*(prompts or ()), *(_read_prompts(file) if file is not None else ())]
-    if not texts:
-        raise UserError("there is no prompt", fix="give one on the command line, or a file with --file")
-    engine = wanted.engines.summarizer or wanted.engines.captioner  # whichever of them works on text alone
+    """Translate short generation prompts into detailed captions: a JSON line each, in the texts' order."""
+    wanted = read_settings(config, settings, engine=engine, prompts=prompts)
+    given = [*(texts or ()), *(_read_texts(file) if file is not None else ())]
+    if not given:
+        missing = "caption" if reverse else "prompt"
+        raise UserError(f"there is no {missing}", fix="give one on the command line, or a file with --file")
+    spec = wanted.engines.summarizer or wanted.engines.captioner  # whichever of them works on text alone
+    require_role(spec, "prompt" if reverse else "recaption")
+    max_tokens = wanted.caption.max_tokens_difference if reverse else wanted.caption.max_tokens_summary
+    role = ShortPrompt if reverse else Recaption
     requests = {
-        str(index): partial(_request, text, engine, wanted.caption.max_tokens_summary)
-        for index, text in enumerate(texts)
+        str(index): partial(_request, role(text), spec, max_tokens) for index, text in enumerate(given)
     }
-    with connect(engine) as endpoint:
+    with connect(spec) as endpoint:
         answers = answer_all(endpoint, requests)
-    for index, text in enumerate(texts):
+    made, kept = ("prompt", "caption") if reverse else ("caption", "prompt")
+    for index, text in enumerate(given):
         answer = answers[str(index)]
         if not isinstance(answer, Completion):
-            raise UserError(f"a prompt got no caption: {answer}", where=text[:80], fix="run it again")
-        if not (caption := answer.text.strip()):
+            raise UserError(f"a text got no {made}: {answer}", where=text[:80], fix="run it again")
+        if not (said := answer.text.strip()):
             raise UserError(
-                "a prompt got an empty caption", where=text[:80], fix="write it longer, or name another model"
+                f"a text got an empty {made}", where=text[:80], fix="write it longer, or name another model"
             )
-        typer.echo(json.dumps({"prompt": text, "caption": caption}, ensure_ascii=False))
+        typer.echo(json.dumps({kept: text, made: said}, ensure_ascii=False))
 
 
-def _request(text: str, engine: EngineSpec, max_tokens: int) -> ChatRequest:
-    return ChatRequest(messages(engine.dialect, Recaption(text)), max_tokens)
+def _request(given: RoleInput, spec: EngineSpec, max_tokens: int) -> ChatRequest:
+    return ChatRequest(messages(spec.wording, given), max_tokens)
 
 
-def _read_prompts(file: Path) -> list[str]:
+def _read_texts(file: Path) -> list[str]:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise UserError(
@@ -63,7 +73,5 @@ def _read_prompts(file: Path) -> list[str]:
             )
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the prompts: {error}", where=str(file), fix="give a text file"
-        ) from None
+        raise UserError(f"cannot read the texts: {error}", where=str(file), fix="give a text file") from None
     return [line.strip() for line in lines if line.strip()]

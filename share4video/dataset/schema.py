@@ -163,7 +163,7 @@ DIFFERENTIALS = pa.schema(
         _required("end_s", _f64),
         _required("caption", _text),
         _required("engine", _text),  # model name and revision, never an address
-        _required("dialect", _text),
+        _required("dialect", _text),  # or the name of a person's own prompts
         _required("prompt_version", _text),
         _required("prompt_tokens", _i32),
         _required("tokens", _i32),  # of the answer
@@ -179,7 +179,7 @@ CAPTIONS = pa.schema(
         _required("clip_id", _text),
         _required("start_s", _f64),
         _required("end_s", _f64),
-        _required("role", _text),  # brief, fast, sliding, summary, recaption
+        _required("role", _text),  # brief, fast, sliding, summary, recaption, prompt, structured
         _required("dialect", _text),
         _required("prompt_version", _text),
         _required("engine", _text),

@@ -27,7 +27,7 @@ MAX_PICTURE_BYTES = 6 << 20  # of all data addresses together
 _MAX_REMARKS = 4  # facts missed, and facts wrong, below a thumbnail
 _MAX_CAPTION = 900  # characters below a thumbnail
 _ROUNDING_S = 1e-3
-_WHOLE_ROLES = ("summary", "fast", "brief", "recaption")
+_WHOLE_ROLES = ("summary", "fast", "brief", "recaption", "prompt", "structured")
 
 Row = Mapping[str, Any]
 

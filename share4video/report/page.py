@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from share4video.dataset.manifest import StageRef, load_manifest
-from share4video.errors import UserError
 from share4video.report.clip_cards import clip_gallery
 from share4video.report.funnel import KINDS, fact_funnel
 from share4video.report.run_tables import RunTables, shortened
 from share4video.report.similarity import similarity
 from share4video.report.stage_rows import StageRow, reject_groups, stage_rows
 from share4video.report.tuning import Comparison, Tuning, tuning
+from share4video.report.writing import page_environment, write_page
 from share4video.store import Store
 from share4video.synthetic.caption_scores import score_dataset
 from share4video.synthetic.truth import check_truth_folder
@@ -62,19 +60,7 @@ def write_report(
     """
     path, truth = Path(path), Path(truth) if truth else None
     page = render_report(store, refs, truth=truth, title=title)
-    partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(page, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the report: {error.strerror}", where=str(path), fix="give a writable folder"
-        ) from error
-    return path
+    return write_page(page, path)
 
 
 def render_report(
@@ -92,7 +78,7 @@ def render_report(
     tuned = tuning(tables)
     scores = score_dataset(store, refs["dataset"], truth) if truth and "dataset" in refs else {}
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             title=title,
@@ -109,34 +95,6 @@ def render_report(
             gallery=clip_gallery(tables, truth),
         )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("share4video.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
-    environment.filters["seconds"] = lambda time_s: f"{time_s:.2f} s"
-    environment.filters["spaced"] = lambda name: str(name).replace("_", " ").replace("-", " ")
-    environment.filters["number"] = _number
-    environment.filters["count"] = _count
-    return environment
-
-
-def _count(number: int) -> str:
-    """Format a whole number with its thousands apart."""
-    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _number(value: float | None) -> str:
-    """Format a measured value or a bound; nothing where there is none."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if abs(value) < 1000 else _count(round(value))
 
 
 def _tiles(tables: RunTables, stages: list[StageRow], tuned: Tuning | None) -> list[Tile]:

@@ -131,7 +131,7 @@ def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
         config=config.without("max_failed_share").model_copy(update={"embedder": encoder.name}),
         identity={
             "engine": identity(inputs.engine),
-            "prompts": prompt_version(inputs.engine.dialect),
+            "prompts": prompt_version(inputs.engine.wording),
             "embedder": encoder.revision,
         },
     )
@@ -203,7 +203,7 @@ async def _describe(
         shown = [
             KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)
         ]
-        return BriefConversation(clip["clip_id"], shown, engine.dialect, config.max_tokens)
+        return BriefConversation(clip["clip_id"], shown, engine.wording, config.max_tokens)
 
     def done(clip_id: str, conversation: Conversation) -> None:
         results[clip_id] = _result(conversation)

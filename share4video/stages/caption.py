@@ -15,7 +15,7 @@ from typing import Any
 
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
-from share4video.captioning.differential import Chain
+from share4video.captioning.derived import DerivedConversation, DerivedPlan, refuse_silent_roles
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
@@ -51,15 +51,16 @@ class CaptionInputs:
 def run_stage(
     inputs: CaptionInputs, config: CaptionConfig, store: Store, *, progress: Progress | None = None
 ) -> StageResult:
-    """Publish ``differentials``, ``captions`` (roles summary and, where asked for, fast) and ``rejects``.
+    """Publish ``differentials``, ``captions`` (roles summary and, where asked for, others) and ``rejects``.
 
     Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
 
     Raises:
-        UserError: an engine does not start, refuses the key or every request, or stops answering, or one of
-            the two knows only synthetic clips.
+        UserError: an engine does not start, refuses the key or every request, or stops answering, one of the
+            two knows only synthetic clips, or the summarizer's prompts lack a role that is asked for.
     """
     inputs = _resolved(inputs)
+    DerivedPlan.of(config, inputs.summarizer or inputs.captioner)  # before a server is started
     output = _output(inputs, config, store)
     shards = plan(inputs, config, store)
     computed = 0
@@ -118,6 +119,7 @@ def _resolved(inputs: CaptionInputs) -> CaptionInputs:
 def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> ShardSet:
     summarizer = inputs.summarizer or inputs.captioner
     engines = {"captioner": inputs.captioner, "summarizer": summarizer}
+    schema = {"structured_by": "json_schema"} if config.structured and summarizer.json_schema else {}
     return ShardSet(
         store,
         STAGE,
@@ -126,7 +128,8 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         config=config,
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
-            **{f"{role}_prompts": prompt_version(spec.dialect) for role, spec in engines.items()},
+            **{f"{role}_prompts": prompt_version(spec.wording) for role, spec in engines.items()},
+            **schema,
         },
     )
 
@@ -157,10 +160,10 @@ def _run_shard(
             return False
         clips = _clips_of(inputs, config, store, shard)
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            chains = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
+            talks = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
             rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
             for clip in clips:
-                rows.add(clip.row, chains[clip.id])
+                rows.add(clip.row, talks[clip.id].chain, talks[clip.id].captions)
             output.commit(shard, rows.tables(), rows.counts())
             journal.remove()
     return True
@@ -173,20 +176,22 @@ async def _caption(
     endpoints: Mapping[str, Endpoint],
     journal: Journal,
     progress: Progress | None,
-) -> dict[str, Chain]:
+) -> dict[str, DerivedConversation]:
     captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer)
-    chains: dict[str, Chain] = {}
+    derived = DerivedPlan.of(config, inputs.summarizer or inputs.captioner)
+    talks: dict[str, DerivedConversation] = {}
+
+    def open_clip(clip: _Clip) -> Conversation:
+        return DerivedConversation(ClipConversation(clip.id, clip.frames, captions), derived)
 
     def done(clip_id: str, conversation: Conversation) -> None:
-        assert isinstance(conversation, ClipConversation)
-        chains[clip_id] = conversation.chain
+        assert isinstance(conversation, DerivedConversation)
+        talks[clip_id] = conversation
         if progress is not None:
-            progress("clips", len(chains), len(clips))
+            progress("clips", len(talks), len(clips))
 
-    jobs = [
-        Job(clip.id, len(clip.frames) + 1, partial(ClipConversation, clip.id, clip.frames, captions))
-        for clip in clips
-    ]
+    whole = 1 + len(derived.roles)
+    jobs = [Job(clip.id, len(clip.frames) + whole, partial(open_clip, clip)) for clip in clips]
     async with AsyncExitStack() as stack:
         by_endpoint = {
             endpoint: await stack.enter_async_context(ChatClient(endpoint))
@@ -194,7 +199,8 @@ async def _caption(
         }
         clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
         await converse(jobs, clients, journal, done)
-    return chains
+    refuse_silent_roles(talks.values(), inputs.summarizer or inputs.captioner)
+    return talks
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from share4video.captioning.derived import DerivedRole
 from share4video.captioning.differential import CAPTION_FAILED, Caption, Chain, Differential
 from share4video.captioning.engine import identity
-from share4video.captioning.roles import prompt_version
+from share4video.captioning.roles import prompt_name, prompt_version
 from share4video.config import EngineSpec
 from share4video.dataset.shards import table_from_rows
 from share4video.stages.clip_frames import reject_row
@@ -26,7 +27,7 @@ class CaptionRows:
         self._tables: dict[str, list[Row]] = {"differentials": [], "captions": [], "rejects": []}
         self._clips = 0
 
-    def add(self, clip: Row, chain: Chain) -> None:
+    def add(self, clip: Row, chain: Chain, derived: Mapping[DerivedRole, Caption] | None = None) -> None:
         """Add what came of a clip; ``clip`` is its row of table ``clips``."""
         self._clips += 1
         if (rejection := chain.rejection) is not None:
@@ -40,6 +41,8 @@ class CaptionRows:
         ):
             if caption is not None:
                 self._tables["captions"].append(_caption_row(clip, role, caption, by))
+        for role, caption in (derived or {}).items():
+            self._tables["captions"].append(_caption_row(clip, role, caption, self._summarizer))
 
     def _differential(self, clip_id: str, caption: Differential) -> Row:
         return {
@@ -74,8 +77,8 @@ def _by(spec: EngineSpec) -> Row:
     """Return the columns that say who wrote a caption, from which prompt."""
     return {
         "engine": identity(spec),
-        "dialect": spec.dialect,
-        "prompt_version": prompt_version(spec.dialect),
+        "dialect": prompt_name(spec.wording),
+        "prompt_version": prompt_version(spec.wording),
     }
 
 

@@ -22,7 +22,7 @@ VERSION = "1"
 EXPORT_NAME = "sharegpt4video.jsonl"
 CARD_NAME = "README.md"
 
-_ROLE_ORDER = ("brief", "sliding", "summary", "fast", "recaption")
+_ROLE_ORDER = ("brief", "sliding", "summary", "fast", "recaption", "prompt", "structured")
 
 Row = Mapping[str, Any]
 
@@ -148,7 +148,7 @@ def _sliding_caption(row: Row) -> dict[str, Any]:
 def _brief_caption(clip: Row, caption: str, manifest: Manifest) -> dict[str, Any]:
     """The brief table holds the caption alone; who wrote it is part of that stage's identity.
 
-    A version of the prompts is its dialect and a number.
+    A version of the prompts is their name and a number or hash.
     """
     prompts = str(manifest.config["@prompts"])
     return {

@@ -18,12 +18,15 @@ from share4video.captioning.roles import (
     First,
     Recaption,
     RoleInput,
+    ShortPrompt,
+    Structured,
     Summary,
     TimedCaption,
     leaks,
     messages,
     prompt_version,
 )
+from share4video.errors import UserError
 from tests.engines import frames, picture
 
 FRAMES = tuple(frames(4, step_s=2.5))
@@ -36,6 +39,10 @@ INPUTS: dict[str, RoleInput] = {
     "difference": Difference(FRAMES[1], FRAMES[3], "A red ball."),
     "summary": Summary(CAPTIONS),
     "recaption": Recaption("a ball on a hill"),
+}
+ADDED: dict[str, RoleInput] = {  # roles that the released captioner does not have
+    "prompt": ShortPrompt("A red ball rolls down a green hill."),
+    "structured": Structured(CAPTIONS),
 }
 
 
@@ -118,9 +125,9 @@ def test_layouts_are_those_of_the_released_code(data_root: Path) -> None:
         assert list(size_of(images_of(messages("sharecaptioner", brief)[0])[0])) == case["resized_wh"]
 
 
-@pytest.mark.parametrize("role", INPUTS)
+@pytest.mark.parametrize("role", [*INPUTS, *ADDED])
 def test_teacher_sends_four_blocks_first_and_frames_as_they_are_stored(role: str) -> None:
-    system, user = messages("teacher", INPUTS[role])
+    system, user = messages("teacher", (INPUTS | ADDED)[role])
     blocks = system["content"]
     order = [
         blocks.index(f"### {name}") for name in ("Character", "Skills", "Constraints", "Structured input")
@@ -162,20 +169,40 @@ def test_every_prompt_gives_itself_away(dialect: Dialect) -> None:
         assert "  " not in said
 
 
-def test_a_changed_word_needs_a_changed_version() -> None:
-    """The digests below belong to the versions above them: change both together."""
+@pytest.mark.parametrize("role", ADDED)
+def test_what_the_release_was_never_asked_is_refused(role: str) -> None:
+    with pytest.raises(UserError, match=f"no role {role}: name a general model with dialect: teacher"):
+        messages("sharecaptioner", ADDED[role])
 
-    digests = {
-        dialect: hashlib.sha256("\0".join(words(dialect)).encode()).hexdigest()[:12] for dialect in DIALECTS
-    }
-    assert (prompt_version("sharecaptioner"), digests["sharecaptioner"]) == (
-        "sharecaptioner-1",
-        "d79c9b0b9aed",
+
+@pytest.mark.parametrize("role", ADDED)
+def test_texts_are_all_the_added_roles_are_given(role: str) -> None:
+    given = text_of(messages("teacher", ADDED[role])[1])
+    assert (
+        given
+        == {
+            "prompt": "A red ball rolls down a green hill.",
+            "structured": "Key frame 1 at 0.00 s: A red ball.\nKey frame 2 at 31.25 s: It rolls away.",
+        }[role]
     )
-    assert (prompt_version("teacher"), digests["teacher"]) == ("teacher-1", "ead8ef476d8b")
 
 
-def words(dialect: Dialect) -> list[str]:
-    """Return all that a dialect says, role by role."""
-    said = [message for given in INPUTS.values() for message in messages(dialect, given)]
-    return [m["content"] if isinstance(m["content"], str) else text_of(m) for m in said]
+# The digests belong to the versions beside them: change both together. A role that is added has a digest of
+# its own, because what was captioned in the others stays what it was.
+DIGESTS = [
+    ("sharecaptioner", "sharecaptioner-1", tuple(INPUTS), "d79c9b0b9aed"),
+    ("teacher", "teacher-1", tuple(INPUTS), "ead8ef476d8b"),
+    ("teacher", "teacher-1", ("prompt",), "b82afe422267"),
+    ("teacher", "teacher-1", ("structured",), "404a56d2a129"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "version", "roles", "digest"), DIGESTS)
+def test_a_changed_word_needs_a_changed_version(
+    dialect: Dialect, version: str, roles: tuple[str, ...], digest: str
+) -> None:
+    every = INPUTS | ADDED
+    said = [message for role in roles for message in messages(dialect, every[role])]
+    words = [m["content"] if isinstance(m["content"], str) else text_of(m) for m in said]
+    found = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
+    assert (prompt_version(dialect), found) == (version, digest)

@@ -47,3 +47,21 @@ def test_an_empty_caption_is_an_error(upstream: UpstreamHost) -> None:
     run = recaption(upstream, "captioner")
     assert run.exit_code == 2
     assert "empty caption (a dog)" in run.stderr
+
+
+def test_the_other_way_round(upstream: UpstreamHost) -> None:
+    upstream.answer = lambda body: f"short {body['messages'][1]['content'][0]['text'].split()[-1]}"
+    engine = f"engines.captioner={{url: {upstream.base_url}, model: m, dialect: teacher}}"
+    given = ["recaption", "--reverse", "A long caption of a dog", "and of a circle"]
+    run = CliRunner().invoke(app, [*given, "--set", engine, "--set", "engines.summarizer=null"])
+    assert [json.loads(line) for line in run.stdout.splitlines()] == [
+        {"caption": "A long caption of a dog", "prompt": "short dog"},
+        {"caption": "and of a circle", "prompt": "short circle"},
+    ]
+    assert {request["max_tokens"] for request in upstream.seen} == {160}
+
+
+def test_the_released_captioner_has_no_way_back(upstream: UpstreamHost) -> None:
+    run = CliRunner().invoke(app, ["recaption", "--reverse", "A dog."])
+    assert run.exit_code == 2
+    assert "the sharecaptioner prompts have no role prompt" in run.stderr

@@ -1,0 +1,164 @@
+"""What is made of a clip's captions once they are there, from text alone: a short prompt, a JSON object.
+
+One call a role, and one more where the answer fails its checks. A clip does not lose its captions over one of
+these: what failed for good stands in the table as an empty caption with its check.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from share4video.captioning.checks import EMPTY, failed_checks
+from share4video.captioning.client import CallError, ChatRequest, Outcome
+from share4video.captioning.conversations import SUMMARIZER, ClipConversation, checked, varied
+from share4video.captioning.differential import ATTEMPTS, Caption, Chain
+from share4video.captioning.roles import (
+    RoleInput,
+    ShortPrompt,
+    Structured,
+    TimedCaption,
+    Wording,
+    leaks,
+    messages,
+    require_role,
+)
+from share4video.captioning.scheduler import Call
+from share4video.captioning.structured import MALFORMED, json_schema, read_structured
+from share4video.config import CaptionConfig, EngineSpec
+from share4video.errors import UserError
+
+DerivedRole = Literal["prompt", "structured"]
+CALL_FAILED = "call_failed"
+
+
+@dataclass(frozen=True)
+class DerivedPlan:
+    """Which captions are derived, in which prompts; ``schema`` is sent with the structured one."""
+
+    roles: tuple[DerivedRole, ...]
+    wording: Wording
+    max_tokens: Mapping[DerivedRole, int]
+    schema: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, config: CaptionConfig, summarizer: EngineSpec) -> DerivedPlan:
+        """Read the plan from a stage's configuration.
+
+        Raises:
+            UserError: the summarizer's prompts have no such role.
+        """
+        wanted: dict[DerivedRole, bool] = {"prompt": config.short_prompts, "structured": config.structured}
+        roles = tuple(role for role, is_wanted in wanted.items() if is_wanted)
+        for role in roles:
+            require_role(summarizer, role)
+        return cls(
+            roles,
+            summarizer.wording,
+            {"prompt": config.max_tokens_difference, "structured": config.max_tokens_structured},
+            json_schema() if summarizer.json_schema else None,
+        )
+
+
+def refuse_silent_roles(talks: Iterable[DerivedConversation], summarizer: EngineSpec) -> None:
+    """Check, before captions are published, that calls for a role do not fail as such.
+
+    A single one may have been its clip's fault.
+
+    Raises:
+        UserError: the calls for a role failed for every clip there is.
+    """
+    failed: defaultdict[DerivedRole, list[bool]] = defaultdict(list)
+    for talk in talks:
+        for role, caption in talk.captions.items():
+            failed[role].append(CALL_FAILED in caption.failed)
+    for role, calls in failed.items():
+        if len(calls) > 1 and all(calls):
+            schema = role == "structured" and summarizer.json_schema
+            fix = "set its json_schema to false, if it takes no schema" if schema else "read the run's log"
+            raise UserError(f"every call for role {role} failed", where=summarizer.model, fix=fix)
+
+
+class DerivedConversation:
+    """A clip's captioning, and after it what is derived from its captions.
+
+    Attributes:
+        captions: the derived ones, by role.
+    """
+
+    def __init__(self, clip: ClipConversation, plan: DerivedPlan) -> None:
+        self.captions: dict[DerivedRole, Caption] = {}
+        self._clip, self._plan, self._attempt = clip, plan, 0
+
+    @property
+    def chain(self) -> Chain:
+        return self._clip.chain
+
+    @property
+    def calls_left(self) -> int:
+        return self._clip.calls_left + len(self._roles_left)
+
+    def next(self) -> Call | None:
+        call = self._clip.next()
+        if call is not None:
+            return call
+        if self.chain.summary is None or not self._roles_left:
+            return None
+        role = self._roles_left[0]
+        return Call(f"{role}-{self._attempt}", SUMMARIZER, partial(self._request, role, self._attempt))
+
+    def take(self, call: Call, outcome: Outcome) -> None:
+        if self._clip.next() is not None:
+            self._clip.take(call, outcome)
+            return
+        role = self._roles_left[0]
+        caption = self.checked(role, outcome)
+        if caption.failed and not isinstance(outcome, CallError) and self._attempt + 1 < ATTEMPTS:
+            self._attempt += 1
+            return
+        self.captions[role] = caption
+        self._attempt = 0
+
+    @property
+    def _roles_left(self) -> list[DerivedRole]:
+        """The roles still to come; none of a clip that was rejected or has nothing to derive them from."""
+        chain = self.chain
+        if chain.rejection is not None or not (chain.rules.differential and chain.rules.summary):
+            return []
+        return [role for role in self._plan.roles if role not in self.captions]
+
+    def _request(self, role: DerivedRole, attempt: int) -> ChatRequest:
+        given = messages(self._plan.wording, self._role_input(role))
+        schema = self._plan.schema if role == "structured" else None
+        request = ChatRequest(given, self._plan.max_tokens[role], json_schema=schema)
+        return varied(request, attempt, f"{self._clip.clip_id}/{role}-{attempt}")
+
+    def _role_input(self, role: DerivedRole) -> RoleInput:
+        chain = self.chain
+        if role == "prompt":
+            assert chain.summary is not None
+            return ShortPrompt(chain.summary.text)
+        return Structured(tuple(TimedCaption(d.frame + 1, d.end_s, d.text) for d in chain.differentials))
+
+    def derived_role(self, call: Call) -> DerivedRole | None:
+        """Return the role of the call that `next` returned; None while the clip is still captioned."""
+        return self._roles_left[0] if self._clip.next() is None and self._roles_left else None
+
+    def checked(self, role: DerivedRole, outcome: Outcome) -> Caption:
+        """Return what `take` makes of an outcome; one that failed is an empty caption with that check."""
+        if isinstance(outcome, CallError):
+            return Caption("", 0, (CALL_FAILED,), attempt=self._attempt)
+        caption = checked(outcome, self._plan.wording, self._attempt)
+        assert isinstance(caption, Caption)
+        if role == "prompt" or EMPTY in caption.failed:
+            return caption
+        times_s = self.chain.timestamps_s
+        found = read_structured(outcome.text, times_s[0], times_s[-1])
+        if found is None:
+            return replace(caption, failed=tuple(sorted({*caption.failed, MALFORMED})))
+        said = " ".join(found.texts())  # the braces and the names of fields are no prose that could repeat
+        failed = failed_checks(said, truncated=False, leaks=leaks(self._plan.wording))
+        return replace(caption, text=found.canonical(), failed=failed)
