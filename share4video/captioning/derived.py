@@ -6,8 +6,8 @@ these: what failed for good stands in the table as an empty caption with its che
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -63,34 +63,37 @@ class DerivedPlan:
         )
 
 
-def refuse_silent_roles(talks: Iterable[DerivedConversation], summarizer: EngineSpec) -> None:
-    """Check, before captions are published, that calls for a role do not fail as such.
+class SilentRoles:
+    """Notices where the calls for a role fail as such, not for a single clip."""
 
-    A single one may have been its clip's fault.
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
 
-    Raises:
-        UserError: the calls for a role failed for every clip there is.
-    """
-    failed: defaultdict[DerivedRole, list[bool]] = defaultdict(list)
-    for talk in talks:
-        for role, caption in talk.captions.items():
-            failed[role].append(CALL_FAILED in caption.failed)
-    for role, calls in failed.items():
-        if len(calls) > 1 and all(calls):
-            schema = role == "structured" and summarizer.json_schema
-            fix = "set its json_schema to false, if it takes no schema" if schema else "read the run's log"
-            raise UserError(f"every call for role {role} failed", where=summarizer.model, fix=fix)
+    def note(self, chain: Chain) -> None:
+        """Take a clip that is through."""
+        self._calls.update(chain.derived.keys())
+        self._failed.update(role for role, one in chain.derived.items() if CALL_FAILED in one.failed)
+
+    def refuse(self, summarizer: EngineSpec) -> None:
+        """Check, before captions are published, that no role's calls failed for every clip there was.
+
+        Raises:
+            UserError: they did, and there was more than one.
+        """
+        for role, calls in self._calls.items():
+            if calls > 1 and self._failed[role] == calls:
+                schema = role == "structured" and summarizer.json_schema
+                fix = (
+                    "set its json_schema to false, if it takes no schema" if schema else "read the run's log"
+                )
+                raise UserError(f"every call for role {role} failed", where=summarizer.model, fix=fix)
 
 
 class DerivedConversation:
-    """A clip's captioning, and after it what is derived from its captions.
-
-    Attributes:
-        captions: the derived ones, by role.
-    """
+    """A clip's captioning, and after it what is derived from its captions (`Chain.derived`)."""
 
     def __init__(self, clip: ClipConversation, plan: DerivedPlan) -> None:
-        self.captions: dict[DerivedRole, Caption] = {}
         self._clip, self._plan, self._attempt = clip, plan, 0
 
     @property
@@ -119,7 +122,7 @@ class DerivedConversation:
         if caption.failed and not isinstance(outcome, CallError) and self._attempt + 1 < ATTEMPTS:
             self._attempt += 1
             return
-        self.captions[role] = caption
+        self.chain.derived[role] = caption
         self._attempt = 0
 
     @property
@@ -128,7 +131,7 @@ class DerivedConversation:
         chain = self.chain
         if chain.rejection is not None or not (chain.rules.differential and chain.rules.summary):
             return []
-        return [role for role in self._plan.roles if role not in self.captions]
+        return [role for role in self._plan.roles if role not in chain.derived]
 
     def _request(self, role: DerivedRole, attempt: int) -> ChatRequest:
         given = messages(self._plan.wording, self._role_input(role))
@@ -155,8 +158,8 @@ class DerivedConversation:
         assert isinstance(caption, Caption)
         if role == "prompt" or EMPTY in caption.failed:
             return caption
-        times_s = self.chain.timestamps_s
-        found = read_structured(outcome.text, times_s[0], times_s[-1])
+        told = self.chain.differentials
+        found = read_structured(outcome.text, told[0].end_s, told[-1].end_s)
         if found is None:
             return replace(caption, failed=tuple(sorted({*caption.failed, MALFORMED})))
         said = " ".join(found.texts())  # the braces and the names of fields are no prose that could repeat

@@ -135,6 +135,7 @@ class Chain:
         self.differentials: list[Differential] = []
         self.summary: Caption | None = None
         self.fast: Caption | None = None
+        self.derived: dict[str, Caption] = {}  # by role; see `share4video.captioning.derived`
         self.rejection: Rejection | None = None
         self._last_full = 0
         self._pending = self._following_step()

@@ -162,6 +162,6 @@ def _shown(clip: ChosenClip, talk: DerivedConversation, calls: Sequence[PreviewC
     captions: dict[str, Caption] = {f"frame {d.frame + 1}": d.caption for d in chain.differentials}
     whole = {"fast": chain.fast, "summary": chain.summary}
     captions |= {role: caption for role, caption in whole.items() if caption is not None}
-    captions |= {str(role): caption for role, caption in talk.captions.items()}
+    captions |= chain.derived
     rejection = chain.rejection.sentence if chain.rejection else ""
     return PreviewClip(clip.uri, clip.duration_s, clip.frames, tuple(calls), captions, rejection)

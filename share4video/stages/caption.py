@@ -15,7 +15,8 @@ from typing import Any
 
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
-from share4video.captioning.derived import DerivedConversation, DerivedPlan, refuse_silent_roles
+from share4video.captioning.derived import DerivedConversation, DerivedPlan, SilentRoles
+from share4video.captioning.differential import Chain
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
@@ -160,10 +161,10 @@ def _run_shard(
             return False
         clips = _clips_of(inputs, config, store, shard)
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            talks = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
+            chains = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
             rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
             for clip in clips:
-                rows.add(clip.row, talks[clip.id].chain, talks[clip.id].captions)
+                rows.add(clip.row, chains[clip.id])
             output.commit(shard, rows.tables(), rows.counts())
             journal.remove()
     return True
@@ -176,19 +177,21 @@ async def _caption(
     endpoints: Mapping[str, Endpoint],
     journal: Journal,
     progress: Progress | None,
-) -> dict[str, DerivedConversation]:
+) -> dict[str, Chain]:
     captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer)
     derived = DerivedPlan.of(config, inputs.summarizer or inputs.captioner)
-    talks: dict[str, DerivedConversation] = {}
+    chains: dict[str, Chain] = {}
+    silent = SilentRoles()
 
     def open_clip(clip: _Clip) -> Conversation:
         return DerivedConversation(ClipConversation(clip.id, clip.frames, captions), derived)
 
     def done(clip_id: str, conversation: Conversation) -> None:
         assert isinstance(conversation, DerivedConversation)
-        talks[clip_id] = conversation
+        chains[clip_id] = conversation.chain
+        silent.note(conversation.chain)
         if progress is not None:
-            progress("clips", len(talks), len(clips))
+            progress("clips", len(chains), len(clips))
 
     whole = 1 + len(derived.roles)
     jobs = [Job(clip.id, len(clip.frames) + whole, partial(open_clip, clip)) for clip in clips]
@@ -199,8 +202,8 @@ async def _caption(
         }
         clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
         await converse(jobs, clients, journal, done)
-    refuse_silent_roles(talks.values(), inputs.summarizer or inputs.captioner)
-    return talks
+    silent.refuse(inputs.summarizer or inputs.captioner)
+    return chains
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from share4video.captioning.derived import DerivedRole
 from share4video.captioning.differential import CAPTION_FAILED, Caption, Chain, Differential
 from share4video.captioning.engine import identity
 from share4video.captioning.roles import prompt_name, prompt_version
@@ -27,7 +26,7 @@ class CaptionRows:
         self._tables: dict[str, list[Row]] = {"differentials": [], "captions": [], "rejects": []}
         self._clips = 0
 
-    def add(self, clip: Row, chain: Chain, derived: Mapping[DerivedRole, Caption] | None = None) -> None:
+    def add(self, clip: Row, chain: Chain) -> None:
         """Add what came of a clip; ``clip`` is its row of table ``clips``."""
         self._clips += 1
         if (rejection := chain.rejection) is not None:
@@ -41,7 +40,7 @@ class CaptionRows:
         ):
             if caption is not None:
                 self._tables["captions"].append(_caption_row(clip, role, caption, by))
-        for role, caption in (derived or {}).items():
+        for role, caption in chain.derived.items():
             self._tables["captions"].append(_caption_row(clip, role, caption, self._summarizer))
 
     def _differential(self, clip_id: str, caption: Differential) -> Row:
