@@ -42,7 +42,7 @@ def preview(
     domain = engine_domain(captioner)
     refuse_mixed(domain, engine_domain(summarizer), names=(captioner.model, summarizer.model))
     DerivedPlan.of(config.caption, summarizer)  # before anything is decoded
-    rows = list_sources(source, allow=config.probe.allow, limit=config.probe.limit, shard=config.probe.part)
+    rows = list_sources(source, limit=config.probe.limit, shard=config.probe.part)
     chosen, passed_over = _choose(rows, clips, config, domain, captioner.model)
     shown = caption_chosen(chosen, config.caption, captioner, summarizer, on_clip)
     return Preview(tuple(shown), tuple(passed_over), len(rows), captioner, summarizer)
