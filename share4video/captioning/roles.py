@@ -16,10 +16,13 @@ from share4video.captioning.role_inputs import (
     First,
     KeyFrame,
     Message,
+    Part,
     Recaption,
     RoleInput,
+    Span,
     Summary,
     TimedCaption,
+    Window,
 )
 
 __all__ = [
@@ -30,10 +33,13 @@ __all__ = [
     "First",
     "KeyFrame",
     "Message",
+    "Part",
     "Recaption",
     "RoleInput",
+    "Span",
     "Summary",
     "TimedCaption",
+    "Window",
     "leaks",
     "messages",
     "prompt_version",

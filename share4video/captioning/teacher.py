@@ -19,9 +19,13 @@ from share4video.captioning.role_inputs import (
     First,
     KeyFrame,
     Message,
+    Part,
     Recaption,
     RoleInput,
+    Span,
     Summary,
+    TimedCaption,
+    Window,
 )
 
 VERSION = "teacher-1"
@@ -59,6 +63,49 @@ _DIFFERENCE = _blocks(
     "If nothing changed, say so in one sentence.",
     "The earlier frame, then the later one, each with its number and its time in seconds, and the account of "
     "what happened up to the earlier frame.",
+)
+
+_DIFFERENCE_ALONE = _blocks(
+    "You are an expert in the analysis of video frames who notices what changes from one to the next.",
+    "You compare two frames of one video and describe what happened between them: actions and behaviour of "
+    "persons, animals and objects and the direction of their motion; what appears, disappears or changes its "
+    "look; changes of the place and background; motion of the camera (pan, tilt, zoom, cut).",
+    f"{_PROSE} Describe the change; do not repeat what stayed as it was. If nothing changed, say so in one "
+    "sentence.",
+    "The earlier frame, then the later one, each with its number and its time in seconds.",
+)
+
+_WINDOW = _blocks(
+    "You are an expert in the analysis of video frames who notices what changes from one to the next.",
+    "You follow several frames of one video and describe what happened from the first to the last: actions "
+    "and behaviour of persons, animals and objects and the direction of their motion; what appears, "
+    "disappears or changes its look; changes of the place and background; motion of the camera (pan, tilt, "
+    "zoom, cut). You use the account of what happened before to call the same thing by the same name.",
+    f"{_PROSE} Tell the changes in the order in which they happen; do not repeat what stayed as it was, nor "
+    "what the account already says. If nothing changed, say so in one sentence.",
+    "The frames in order of time, each with its number and its time in seconds, and, where there is one, the "
+    "account of what happened up to the first.",
+)
+
+_PART = _blocks(
+    "You are an expert in turning notes about a video into one account of it.",
+    "You are given the notes on one part of a long video: full descriptions of what is seen at a time, and "
+    "what changed since. You write the account of this part, from which the whole video will be summed up.",
+    f"{_PROSE} Keep every action and every change, in the order in which they happen, and say for each at "
+    "what second it happens. Merge what is said twice. Where two notes contradict each other, follow the "
+    "later one. Add nothing that is in no note.",
+    "One note per line: its time in seconds, or from when to when it holds, and the note.",
+)
+
+_SPAN = _blocks(
+    "You are an expert in turning notes about a video into an account of one stretch of it.",
+    "You are given notes on what came before the stretch, and then the notes on the stretch itself. You "
+    "write the caption of the stretch alone: setting, subjects and their looks, then all that happens in it, "
+    "in order of time, with the motion of the camera.",
+    f"{_PROSE} What came before only tells you what the subjects are and how they look: tell no action that "
+    "is over before the stretch begins. Where two notes contradict each other, follow the later one. Add "
+    "nothing that is in no note.",
+    "The stretch in seconds; the notes on what came before; the notes on the stretch, one per line.",
 )
 
 _SUMMARY = _blocks(
@@ -113,14 +160,19 @@ def messages(given: RoleInput) -> list[Message]:
         case First(frame):
             return _conversation(_FIRST, _labelled([frame]))
         case Difference(previous, current, before):
-            account = text_part(f"What happened up to frame {previous.number}: {before}")
-            return _conversation(_DIFFERENCE, [*_labelled([previous, current]), account])
+            blocks = _DIFFERENCE if before else _DIFFERENCE_ALONE
+            return _conversation(blocks, [*_labelled([previous, current]), *_account(previous, before)])
+        case Window(frames, before):
+            return _conversation(_WINDOW, [*_labelled(frames), *_account(frames[0], before)])
+        case Part(captions):
+            return _conversation(_PART, [text_part(_notes(captions))])
+        case Span(start_s, end_s, context, captions):
+            before = f"What came before:\n{_notes(context)}\n" if context else ""
+            stretch = f"The stretch from {start_s:.2f} s to {end_s:.2f} s.\n"
+            notes = f"{stretch}{before}Notes on the stretch:\n{_notes(captions)}"
+            return _conversation(_SPAN, [text_part(notes)])
         case Summary(captions):
-            notes = "\n".join(
-                f"Key frame {c.number} at {c.timestamp_s:.2f} s: {' '.join(c.caption.split())}"
-                for c in captions
-            )
-            return _conversation(_SUMMARY, [text_part(notes)])
+            return _conversation(_SUMMARY, [text_part(_notes(captions))])
         case Recaption(text):
             return _conversation(_RECAPTION, [text_part(text)])
         case _:
@@ -129,6 +181,23 @@ def messages(given: RoleInput) -> list[Message]:
 
 def _conversation(blocks: str, content: Sequence[Message]) -> list[Message]:
     return [{"role": "system", "content": blocks}, {"role": "user", "content": list(content)}]
+
+
+def _account(frame: KeyFrame, before: str) -> list[Message]:
+    return [text_part(f"What happened up to frame {frame.number}: {before}")] if before else []
+
+
+def _notes(captions: Sequence[TimedCaption]) -> str:
+    """Return a line per caption; what covers more than a change says from when to when."""
+    places = (
+        f"Key frame {c.number} at {c.timestamp_s:.2f} s"
+        if c.start_s is None
+        else f"From {c.start_s:.2f} s to {c.timestamp_s:.2f} s"
+        for c in captions
+    )
+    return "\n".join(
+        f"{place}: {' '.join(c.caption.split())}" for place, c in zip(places, captions, strict=True)
+    )
 
 
 def _labelled(frames: Sequence[KeyFrame]) -> list[Message]:
