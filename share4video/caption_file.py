@@ -12,7 +12,7 @@ from share4video.captioning.domain_guard import engine_domain, refuse_foreign_cl
 from share4video.captioning.engine import connect_all
 from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
-from share4video.curation.keyframes import jpeg_bytes
+from share4video.curation.keyframes import cut_bound, jpeg_bytes
 from share4video.curation.samples import Samples, choose, encoder_of, sample
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
@@ -41,6 +41,7 @@ def key_frames(samples: Samples, config: KeyframeConfig) -> list[KeyFrame]:
             number,
             frames[one.sample].timestamp_s,
             jpeg_bytes(frames[one.sample].rgb, max_side=config.max_side, quality=config.jpeg_quality),
+            one.similarity,
         )
         for number, one in enumerate(choose(samples, encodings, encoder, config), 1)
     ]
@@ -71,12 +72,15 @@ def caption_clip(
     samples = sampled_frames(path, keyframes or KeyframeConfig())
     refuse_foreign_clip(domain, samples.pictures, model=models[0], where=str(path))
     frames = key_frames(samples, keyframes or KeyframeConfig())
+    cuts = cut_bound(config or CaptionConfig(), (keyframes or KeyframeConfig()).encoder)
 
     async def run() -> list[SpanCaption]:
         captions = []
         with connect_all([captioner, summarizer or captioner]) as endpoints:
             async with ChatClient(endpoints[0]) as first, ChatClient(endpoints[1]) as second:
-                stream = stream_captions(frames, roles, captioner=first, summarizer=second, config=config)
+                stream = stream_captions(
+                    frames, roles, captioner=first, summarizer=second, config=config, cut_threshold=cuts
+                )
                 async for caption in stream:
                     captions.append(caption)
                     if on_caption is not None:

@@ -55,6 +55,7 @@ async def stream_captions(
     captioner: ChatClient,
     summarizer: ChatClient | None = None,
     config: CaptionConfig | None = None,
+    cut_threshold: float | None = None,
     clip_id: str = "",
 ) -> AsyncIterator[SpanCaption]:
     """Yield a clip's captions as they come: key frame by key frame, then those of the whole clip.
@@ -63,6 +64,7 @@ async def stream_captions(
         frames: the key frames in order of time, numbered from 1.
         roles: which captions are wanted; ``summary`` alone does not yield the ones it is made from.
         summarizer: the captioner where it is None.
+        cut_threshold: a key frame less similar than this to the one before begins a scene.
         clip_id: seeds the second attempt at a caption that fails its checks.
 
     Raises:
@@ -71,7 +73,8 @@ async def stream_captions(
     """
     config = config or CaptionConfig()
     wanted = set(roles)
-    plan = CaptionPlan.of(config, captioner.spec, summarizer.spec if summarizer else None)
+    summarizer_spec = summarizer.spec if summarizer else None
+    plan = CaptionPlan.of(config, captioner.spec, summarizer_spec, cut_threshold=cut_threshold)
     differential = bool(wanted & {"sliding", "summary"})
     rules = replace(plan.rules, differential=differential, summary="summary" in wanted, fast="fast" in wanted)
     conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
@@ -88,7 +91,7 @@ async def stream_captions(
             told = len(chain.differentials)
     if chain.rejection is not None:
         raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
-    start_s, end_s = chain.timestamps_s[0], chain.timestamps_s[-1]
+    start_s, end_s = chain.start_s, chain.end_s
     if chain.fast is not None:
         yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)
     if chain.summary is not None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from share4video.curation.encoders import Rgb, Vectors
+from share4video.config import CaptionConfig
+from share4video.curation.encoders import Rgb, Vectors, cut_threshold
 
 REFERENCE_SHORTEST_S, REFERENCE_LONGEST_S = 10, 120  # of the released script, in seconds of its own count
 
@@ -123,6 +124,22 @@ def reference_interval(fps: float, interval_s: float) -> int:
 def reference_positions(frames: int, interval: int) -> list[int]:
     """Return which of a clip's frames the released script may choose: every ``interval``-th, and the last."""
     return sorted({*range(0, frames, interval), frames - 1})
+
+
+def cut_bound(config: CaptionConfig, encoder: str | None) -> float | None:
+    """Return the similarity below which a key frame begins a scene; None where that makes no difference.
+
+    Args:
+        encoder: what the key frames were compared by, as configurations name it, where that is known.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    if config.mode == "reference":
+        return None
+    if config.cut_threshold is not None or encoder is None:
+        return config.cut_threshold
+    return cut_threshold(encoder)
 
 
 def jpeg_bytes(rgb: Rgb, *, max_side: int, quality: int) -> bytes:
