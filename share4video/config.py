@@ -225,7 +225,7 @@ class CaptionConfig(Config):
     cut_threshold: float | None = Field(None, ge=-1, le=1)  # None: the key frames' encoder's own
     window: int = Field(2, ge=2, le=8)
     memory: bool = True
-    summary_budget_tokens: int | None = Field(6144, ge=1024)  # None: no bound
+    summary_budget_tokens: int | None = Field(6144, ge=2048)  # None: no bound
     max_fallback_share: float = Field(0.2, ge=0, le=1)
     shards: int = Field(2, ge=1, le=1024)
 

@@ -19,19 +19,20 @@ from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
 
 ClipRole = Literal["sliding", "fast", "summary"]
+SpanRole = Literal["sliding", "fast", "part_summary", "summary"]
 
 
 @dataclass(frozen=True)
 class SpanCaption:
-    """A caption as it comes: of one key frame (``sliding``), or of the whole clip.
+    """A caption as it comes: of one key frame (``sliding``), of a part, or of the whole clip.
 
     Attributes:
-        number: the key frame's number from 1; 0 for the whole clip.
+        number: the key frame's number from 1; 0 for the whole clip and a part.
         checks: codes of the checks it failed.
         fallback: a key frame whose difference failed and that was described in full instead.
     """
 
-    role: ClipRole
+    role: SpanRole
     number: int
     start_s: float
     end_s: float
@@ -83,11 +84,11 @@ async def stream_captions(
     outcome: Outcome | None = None
     while (call := conversation.next()) is not None:
         request = await asyncio.to_thread(call.build)
-        outcome = await _ask(clients[call.engine], request)
+        outcome = await answer_or_error(clients[call.engine], request)
         conversation.take(call, outcome)
         if "sliding" in wanted:
             for differential_caption in chain.differentials[told:]:
-                yield _of_frame(differential_caption)
+                yield of_frame(differential_caption)
             told = len(chain.differentials)
     if chain.rejection is not None:
         raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
@@ -134,14 +135,16 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
     return caption
 
 
-async def _ask(client: ChatClient, request: ChatRequest) -> Outcome:
+async def answer_or_error(client: ChatClient, request: ChatRequest) -> Outcome:
+    """Return the answer, or the error of a call that failed for good."""
     try:
         return await client.ask(request)
     except CallError as error:
         return error
 
 
-def _of_frame(caption: Differential) -> SpanCaption:
+def of_frame(caption: Differential) -> SpanCaption:
+    """Return a differential caption as it is told."""
     return SpanCaption(
         "sliding",
         caption.frame + 1,

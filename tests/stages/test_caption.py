@@ -334,10 +334,10 @@ def test_a_long_clip_is_summed_up_in_parts_that_are_published(
     store: LocalStore, fake_engine: FakeEngine, work_root: Path
 ) -> None:
     summarizer = fake_engine.spec(model="words")
-    inputs = inputs_of(store, fake_engine.spec(), summarizer, lengths=[20], parts=1)
+    inputs = inputs_of(store, fake_engine.spec(), summarizer, lengths=[40], parts=1)
     config = CaptionConfig(
         mode="reference",
-        summary_budget_tokens=1024,
+        summary_budget_tokens=2048,
         max_tokens_difference=64,
         max_tokens_summary=64,
         shards=1,
@@ -349,10 +349,10 @@ def test_a_long_clip_is_summed_up_in_parts_that_are_published(
     assert (whole["start_s"], whole["end_s"]) == (0.0, 30.0)
     lowest = [row for row in parts if not any(_inside(other, row) for other in parts)]
     assert [row["start_s"] for row in lowest] == [0.0, *(row["end_s"] for row in lowest[:-1])]
-    assert lowest[-1]["end_s"] == 2.5 * 19
+    assert lowest[-1]["end_s"] == 2.5 * 39
     assert {row["engine"] for row in parts} == {"words@1"}
     prompts = [call["prompt"] for call in fake_engine.calls() if call["body"]["model"] == "words"]
-    assert all(estimated_tokens(prompt) <= 1024 for prompt in prompts)
+    assert all(estimated_tokens(prompt) <= 2048 for prompt in prompts)
     assert "Video from 0.00 to" in prompts[-1]
 
 
