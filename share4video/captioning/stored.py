@@ -14,6 +14,7 @@ from share4video.errors import UserError
 from share4video.store import Store
 
 DATASET, CAPTION = "dataset", "caption"  # the stages whose outputs hold differential captions
+CLIPS = "dedup"  # the stage whose clips are captioned
 _NAMED_IN_AN_ERROR = 5
 
 Row = Mapping[str, Any]
@@ -44,8 +45,8 @@ def find_clip(store: Store, name: str, ref: StageRef | None = None) -> StoredCli
     """Return the captioned clip that ``name`` means: its id or the beginning of it, its uri or file name.
 
     Args:
-        ref: the dataset, or output of the caption stage, to look in; the latter knows clips by id alone.
-            None: every dataset of the store, or where there is none every output of the caption stage.
+        ref: the dataset, or output of the caption stage, to look in. None: every dataset of the store, or
+            where there is none every output of the caption stage.
 
     Raises:
         UserError: there is no such clip, there are several, or several outputs hold it.
@@ -83,11 +84,23 @@ def find_clip(store: Store, name: str, ref: StageRef | None = None) -> StoredCli
 
 
 def _clips(store: Store, ref: StageRef) -> list[Row]:
-    """Return a row per clip. Outputs of the caption stage tell its span with its summary."""
-    if ref.stage == DATASET:
-        columns = ["clip_id", "source_uri", "start_s", "end_s"]
-        rows: list[Row] = read_table(store, ref, "clips").select(columns).to_pylist()
-        return rows
+    """Return a row per clip.
+
+    Outputs of the caption stage name the clips they were made from by content; where those are not in the
+    store any more, the summaries tell the clips' spans.
+    """
+    if ref.stage == CAPTION:
+        wanted = load_manifest(store, ref).inputs[:1]
+        clips = [other for other in published_refs(store, CLIPS) if other.content_hash in wanted]
+        if not clips:
+            return _summarised(store, ref)
+        ref = clips[0]
+    columns = ["clip_id", "source_uri", "start_s", "end_s"]
+    rows: list[Row] = read_table(store, ref, "clips").select(columns).to_pylist()
+    return rows
+
+
+def _summarised(store: Store, ref: StageRef) -> list[Row]:
     table = read_table(store, ref, "captions").select(["clip_id", "role", "start_s", "end_s"])
     summaries = table.filter(pc.equal(table["role"], "summary"))
     return [{**row, "source_uri": ""} for row in summaries.to_pylist()]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from share4video.cli.main import app
 from tests.engines import FakeEngine
 from tests.media.clips import write_clip
+from tests.media.sources.material import write_archive
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -116,3 +117,15 @@ def test_the_small_models_are_not_followed_elsewhere(film: Path) -> None:
     said = CliRunner().invoke(app, ["caption", str(film), "--follow"])
     assert said.exit_code == 2
     assert "knows only the synthetic clips" in said.stderr
+
+
+def test_a_video_in_an_archive_is_copied_first(
+    fake_engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHARE4VIDEO_CACHE", str(tmp_path / "cache"))
+    film = write_clip(tmp_path / "film.mp4", frames=60)
+    write_archive(tmp_path / "films.zip", {"film.mp4": film.read_bytes()})
+    film.unlink()
+    said = follow(fake_engine, str(tmp_path / "films.zip"))
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout.splitlines()[-1])["role"] == "summary"

@@ -11,12 +11,14 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from share4video.cli.main import app
-from share4video.config import DatasetConfig
+from share4video.config import CaptionConfig, DatasetConfig
 from share4video.dataset.manifest import StageRef
+from share4video.stages.caption import run_stage as run_caption
 from share4video.stages.dataset import DatasetInputs, run_stage
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.stages.captioned import Captioned, publish_captioned
+from tests.stages.test_caption import inputs_of
 
 
 @pytest.fixture
@@ -135,3 +137,17 @@ def test_models_that_know_only_synthetic_clips_sum_up_their_own(
     said = CliRunner().invoke(app, words)
     assert said.exit_code == 2
     assert "nano-summarizer knows only the synthetic clips" in said.stderr
+
+
+def test_clips_of_the_caption_stage_have_their_files_names_too(
+    fake_engine: FakeEngine, root: Path, work_root: Path
+) -> None:
+    store = LocalStore(root)
+    inputs = inputs_of(store, fake_engine.spec(), lengths=[3, 2], parts=1)
+    run_caption(inputs, CaptionConfig(shards=1), store)
+    said = ask(fake_engine, root, "0.mp4", "--span", "3-30")
+    assert json.loads(said.stdout)["clip_id"] == "clip-00"
+    assert json.loads(said.stdout)["differentials"] == [2]
+    shutil.rmtree(root / "dedup")
+    assert ask(fake_engine, root, "0.mp4", "--span", "3-30").exit_code == 2
+    assert json.loads(ask(fake_engine, root, "clip-00", "--span", "3-30").stdout)["end_s"] == 30.0
