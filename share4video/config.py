@@ -224,20 +224,41 @@ class KeyframeConfig(Config):
 class CaptionConfig(Config):
     """Differential sliding-window captions and their summary (paper section 3.3).
 
+
+    ``mode: anchors`` describes a frame in full at a scene cut, and every so many key frames or seconds;
+    ``reference`` tells nothing but differences after the first frame. Key frames less alike than
+    ``cut_threshold`` belong to two scenes. A difference is told from ``window`` key frames, and knows the one
+    before it unless there is no ``memory``. Captions that take more than ``summary_budget_tokens`` are summed
+    up in parts, and those again; tokens are estimated from characters, rather too many than too few.
     ``short_prompts`` makes a short generation prompt of every summary, ``structured`` a JSON object of every
     clip's differential captions: one more call a clip for each, of text alone.
     """
 
+    mode: Literal["anchors", "reference"] = "anchors"
     max_tokens_difference: int = Field(160, ge=1)
     max_tokens_summary: int = Field(512, ge=1)
     max_tokens_structured: int = Field(1024, ge=1)
     fast: bool = False
     short_prompts: bool = False
     structured: bool = False
-    anchor_every_frames: int | None = Field(None, ge=1)  # None for both: the reference, without anchors
-    anchor_every_s: float | None = Field(None, gt=0)
+    anchor_every_frames: int | None = Field(8, ge=1)
+    anchor_every_s: float | None = Field(20.0, gt=0)
+    cut_threshold: float | None = Field(None, ge=-1, le=1)  # None: the key frames' encoder's own
+    window: int = Field(2, ge=2, le=8)
+    memory: bool = True
+    summary_budget_tokens: int | None = Field(6144, ge=2048)  # None: no bound
     max_fallback_share: float = Field(0.2, ge=0, le=1)
     shards: int = Field(2, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _possible(self) -> CaptionConfig:
+        longest = max(self.max_tokens_difference, self.max_tokens_summary)
+        if self.summary_budget_tokens is not None and self.summary_budget_tokens < 4 * longest:
+            raise ValueError(
+                f"summary_budget_tokens {self.summary_budget_tokens} is too little for captions of up to"
+                f" {longest} tokens: give at least {4 * longest}"
+            )
+        return self
 
 
 class DatasetConfig(Config):

@@ -20,7 +20,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from share4video.errors import UserError, reading
 
-RoleName = Literal["brief", "fast", "first", "difference", "summary", "recaption", "prompt", "structured"]
+RoleName = Literal[
+    "brief",
+    "fast",
+    "first",
+    "difference",
+    "window",
+    "part",
+    "span",
+    "summary",
+    "recaption",
+    "prompt",
+    "structured",
+]
 Base = Literal["sharecaptioner", "teacher"]
 
 # As JSON inside of JSON, in ASCII: Linux takes 128 KiB as one argument, and a task gets up to two sets in it.
@@ -51,6 +63,16 @@ PLACEHOLDERS: dict[RoleName, Placeholders] = {
     "difference": Placeholders(
         ("previous_number", "previous_time_s", *_FRAME, "before"), ("before",), each=_FRAME
     ),
+    "window": Placeholders(("count", "times_s", "before"), ("before",), each=_FRAME),
+    "part": Placeholders(
+        ("captions", "count", "start_s", "end_s"), ("captions",), each=_NOTE, each_needed=("caption",)
+    ),
+    "span": Placeholders(
+        ("captions", "count", "context", "start_s", "end_s"),
+        ("captions",),
+        each=_NOTE,
+        each_needed=("caption",),
+    ),
     "summary": Placeholders(("captions", "count"), ("captions",), each=_NOTE, each_needed=("caption",)),
     "recaption": Placeholders(("text",), ("text",)),
     "prompt": Placeholders(("caption",), ("caption",)),
@@ -58,7 +80,7 @@ PLACEHOLDERS: dict[RoleName, Placeholders] = {
         ("captions", "count", "start_s", "end_s"), ("captions",), each=_NOTE, each_needed=("caption",)
     ),
 }
-PICTURE_ROLES: tuple[RoleName, ...] = ("brief", "fast", "first", "difference")
+PICTURE_ROLES: tuple[RoleName, ...] = ("brief", "fast", "first", "difference", "window")
 
 
 class Template(string.Template):
@@ -137,6 +159,9 @@ class RolePrompts(_Part):
     fast: RolePrompt | None = None
     first: RolePrompt | None = None
     difference: RolePrompt | None = None
+    window: RolePrompt | None = None
+    part: RolePrompt | None = None
+    span: RolePrompt | None = None
     summary: RolePrompt | None = None
     recaption: RolePrompt | None = None
     prompt: RolePrompt | None = None

@@ -63,7 +63,7 @@ class CaptionService:
 
     def __init__(self, settings: GatewaySettings, visual: VisualInput) -> None:
         self.settings, self.visual = settings, visual
-        self.config = CaptionConfig()
+        self.config = CaptionConfig(mode="reference")  # clips are short, and the nano models know no anchors
         self.keyframes = KeyframeConfig(interval_s=settings.interval_s, encoder=settings.encoder)
         frame_encoder(settings.encoder)  # a wrong name is for whoever starts the gateway, not for its clients
         self.captioner = ChatClient(_endpoint(settings, settings.upstream_url, settings.upstream_model))

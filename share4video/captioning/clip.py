@@ -19,19 +19,20 @@ from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
 
 ClipRole = Literal["sliding", "fast", "summary"]
+SpanRole = Literal["sliding", "fast", "part_summary", "summary"]
 
 
 @dataclass(frozen=True)
 class SpanCaption:
-    """A caption as it comes: of one key frame (``sliding``), or of the whole clip.
+    """A caption as it comes: of one key frame (``sliding``), of a part, or of the whole clip.
 
     Attributes:
-        number: the key frame's number from 1; 0 for the whole clip.
+        number: the key frame's number from 1; 0 for the whole clip and a part.
         checks: codes of the checks it failed.
         fallback: a key frame whose difference failed and that was described in full instead.
     """
 
-    role: ClipRole
+    role: SpanRole
     number: int
     start_s: float
     end_s: float
@@ -55,6 +56,7 @@ async def stream_captions(
     captioner: ChatClient,
     summarizer: ChatClient | None = None,
     config: CaptionConfig | None = None,
+    cut_threshold: float | None = None,
     clip_id: str = "",
 ) -> AsyncIterator[SpanCaption]:
     """Yield a clip's captions as they come: key frame by key frame, then those of the whole clip.
@@ -63,6 +65,7 @@ async def stream_captions(
         frames: the key frames in order of time, numbered from 1.
         roles: which captions are wanted; ``summary`` alone does not yield the ones it is made from.
         summarizer: the captioner where it is None.
+        cut_threshold: a key frame less similar than this to the one before begins a scene.
         clip_id: seeds the second attempt at a caption that fails its checks.
 
     Raises:
@@ -71,7 +74,8 @@ async def stream_captions(
     """
     config = config or CaptionConfig()
     wanted = set(roles)
-    plan = CaptionPlan.of(config, captioner.spec, summarizer.spec if summarizer else None)
+    summarizer_spec = summarizer.spec if summarizer else None
+    plan = CaptionPlan.of(config, captioner.spec, summarizer_spec, cut_threshold=cut_threshold)
     differential = bool(wanted & {"sliding", "summary"})
     rules = replace(plan.rules, differential=differential, summary="summary" in wanted, fast="fast" in wanted)
     conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
@@ -80,15 +84,15 @@ async def stream_captions(
     outcome: Outcome | None = None
     while (call := conversation.next()) is not None:
         request = await asyncio.to_thread(call.build)
-        outcome = await _ask(clients[call.engine], request)
+        outcome = await answer_or_error(clients[call.engine], request)
         conversation.take(call, outcome)
         if "sliding" in wanted:
             for differential_caption in chain.differentials[told:]:
-                yield _of_frame(differential_caption)
+                yield of_frame(differential_caption)
             told = len(chain.differentials)
     if chain.rejection is not None:
         raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
-    start_s, end_s = chain.timestamps_s[0], chain.timestamps_s[-1]
+    start_s, end_s = chain.start_s, chain.end_s
     if chain.fast is not None:
         yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)
     if chain.summary is not None:
@@ -131,14 +135,16 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
     return caption
 
 
-async def _ask(client: ChatClient, request: ChatRequest) -> Outcome:
+async def answer_or_error(client: ChatClient, request: ChatRequest) -> Outcome:
+    """Return the answer, or the error of a call that failed for good."""
     try:
         return await client.ask(request)
     except CallError as error:
         return error
 
 
-def _of_frame(caption: Differential) -> SpanCaption:
+def of_frame(caption: Differential) -> SpanCaption:
+    """Return a differential caption as it is told."""
     return SpanCaption(
         "sliding",
         caption.frame + 1,

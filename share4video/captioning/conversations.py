@@ -16,8 +16,10 @@ from share4video.captioning.roles import (
     Fast,
     First,
     KeyFrame,
+    Part,
     RoleInput,
     Summary,
+    Window,
     Wording,
     leaks,
     messages,
@@ -35,24 +37,41 @@ RETRY_FREQUENCY_PENALTY = 0.3
 
 @dataclass(frozen=True)
 class CaptionPlan:
-    """How clips are captioned, and in which prompts."""
+    """How clips are captioned, and in which prompts.
+
+    Attributes:
+        cut_threshold: a key frame less similar than this to the one before begins a scene; None: none does.
+    """
 
     rules: ChainRules
     captioner_dialect: Wording
     summarizer_dialect: Wording
     max_tokens_frame: int
     max_tokens_whole: int
+    cut_threshold: float | None = None
 
     @classmethod
-    def of(cls, config: CaptionConfig, captioner: EngineSpec, summarizer: EngineSpec | None) -> CaptionPlan:
+    def of(
+        cls,
+        config: CaptionConfig,
+        captioner: EngineSpec,
+        summarizer: EngineSpec | None,
+        *,
+        cut_threshold: float | None = None,
+    ) -> CaptionPlan:
         """Read the plan from a stage's configuration; the captioner summarises where nobody else does."""
+        anchors = config.mode == "anchors"
         return cls(
             rules=ChainRules(
-                anchor_every_frames=config.anchor_every_frames,
-                anchor_every_s=config.anchor_every_s,
+                anchor_every_frames=config.anchor_every_frames if anchors else None,
+                anchor_every_s=config.anchor_every_s if anchors else None,
                 max_fallback_share=config.max_fallback_share,
                 fast=config.fast,
+                window=config.window,
+                memory=config.memory,
+                summary_budget_tokens=config.summary_budget_tokens,
             ),
+            cut_threshold=cut_threshold if anchors else None,
             captioner_dialect=captioner.wording,
             summarizer_dialect=(summarizer or captioner).wording,
             max_tokens_frame=config.max_tokens_difference,
@@ -63,15 +82,36 @@ class CaptionPlan:
 class ClipConversation:
     """The differential captions, summary and, where asked for, fast caption of one clip.
 
+    Without ``frames`` it is of a clip whose key frames are still to come: `extend` it, then `close` it.
+
     Args:
         clip_id: seeds what is sampled, so that equal clips get equal captions.
         frames: the key frames in order of time.
     """
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], plan: CaptionPlan) -> None:
+    def __init__(self, clip_id: str, frames: Sequence[KeyFrame] | None, plan: CaptionPlan) -> None:
         self.clip_id, self.plan = clip_id, plan
-        self.chain = Chain([frame.timestamp_s for frame in frames], plan.rules)
-        self._frames = tuple(frames)
+        self._frames = dict(enumerate(frames or ()))  # those that are still needed, by index
+        self._known = len(self._frames)
+        if frames is None:
+            self.chain = Chain.growing(plan.rules)
+        else:
+            cuts = [self._is_cut(frame) for frame in frames]
+            self.chain = Chain([frame.timestamp_s for frame in frames], plan.rules, cuts=cuts)
+
+    def extend(self, frame: KeyFrame) -> None:
+        """Add the next key frame."""
+        self._frames[self._known] = frame
+        self._known += 1
+        self.chain.extend(frame.timestamp_s, self._is_cut(frame))
+
+    def close(self) -> None:
+        """Say that there are no more key frames."""
+        self.chain.close()
+
+    def _is_cut(self, frame: KeyFrame) -> bool:
+        bound = self.plan.cut_threshold
+        return bound is not None and frame.similarity is not None and frame.similarity < bound
 
     @property
     def calls_left(self) -> int:
@@ -80,9 +120,10 @@ class ClipConversation:
     def next(self) -> Call | None:
         step = self.chain.next()
         if step is None:
-            self._frames = ()  # pictures are not kept longer than they are needed
+            if self.chain.closed:
+                self._frames.clear()  # pictures are not kept longer than they are needed
             return None
-        engine = SUMMARIZER if step.kind == "summary" else CAPTIONER
+        engine = SUMMARIZER if _is_of_text(step) else CAPTIONER
         return Call(step.key, engine, partial(self._request, step))
 
     def take(self, call: Call, outcome: Outcome) -> None:
@@ -91,12 +132,14 @@ class ClipConversation:
         assert step.key == call.key
         dialect = self._dialect(step)
         self.chain.take(step, checked(outcome, dialect, step.attempt))
+        for index in [index for index in self._frames if index < self.chain.oldest_frame]:
+            del self._frames[index]
 
     def _dialect(self, step: Step) -> Wording:
-        return self.plan.summarizer_dialect if step.kind == "summary" else self.plan.captioner_dialect
+        return self.plan.summarizer_dialect if _is_of_text(step) else self.plan.captioner_dialect
 
     def _request(self, step: Step) -> ChatRequest:
-        whole = step.kind in ("summary", "fast")
+        whole = step.kind in ("part", "summary", "fast")
         max_tokens = self.plan.max_tokens_whole if whole else self.plan.max_tokens_frame
         given = messages(self._dialect(step), self._role_input(step))
         return varied(ChatRequest(given, max_tokens), step.attempt, f"{self.clip_id}/{step.key}")
@@ -107,10 +150,15 @@ class ClipConversation:
                 return First(self._frames[step.frame])
             case "difference":
                 return Difference(self._frames[step.frame - 1], self._frames[step.frame], step.before)
+            case "window":
+                shown = (self._frames[index] for index in range(step.since, step.frame + 1))
+                return Window(tuple(shown), step.before)
+            case "part":
+                return Part(step.captions)
             case "summary":
                 return Summary(step.captions)
             case "fast":
-                return Fast(self._frames)
+                return Fast(tuple(self._frames.values()))
 
 
 class BriefConversation:
@@ -145,6 +193,10 @@ class BriefConversation:
     def _request(self) -> ChatRequest:
         request = ChatRequest(messages(self._dialect, Brief(self._frames)), self._max_tokens)
         return varied(request, self._attempt, f"{self._clip_id}/brief")
+
+
+def _is_of_text(step: Step) -> bool:
+    return step.kind in ("part", "summary")
 
 
 def checked(outcome: Outcome, dialect: Wording, attempt: int = 0) -> Caption | Failure:

@@ -20,7 +20,6 @@ from share4video.captioning.roles import (
     RoleInput,
     ShortPrompt,
     Structured,
-    TimedCaption,
     Wording,
     leaks,
     messages,
@@ -144,7 +143,7 @@ class DerivedConversation:
         if role == "prompt":
             assert chain.summary is not None
             return ShortPrompt(chain.summary.text)
-        return Structured(tuple(TimedCaption(d.frame + 1, d.end_s, d.text) for d in chain.differentials))
+        return Structured(chain.notes)
 
     def derived_role(self, call: Call) -> DerivedRole | None:
         """Return the role of the call that `next` returned; None while the clip is still captioned."""

@@ -16,12 +16,15 @@ from share4video.captioning.role_inputs import (
     First,
     KeyFrame,
     Message,
+    Part,
     Recaption,
     RoleInput,
     ShortPrompt,
+    Span,
     Structured,
     Summary,
     TimedCaption,
+    Window,
 )
 from share4video.prompt_set import PromptSet, RoleName, RolePrompt, fill, own_words
 
@@ -32,6 +35,9 @@ ROLES: dict[type[RoleInput], RoleName] = {
     Fast: "fast",
     First: "first",
     Difference: "difference",
+    Window: "window",
+    Part: "part",
+    Span: "span",
     Summary: "summary",
     Recaption: "recaption",
     ShortPrompt: "prompt",
@@ -68,7 +74,7 @@ def _pictures(prompts: PromptSet, own: RolePrompt, given: RoleInput) -> list[Mes
 
 def _frames(given: RoleInput) -> tuple[KeyFrame, ...]:
     match given:
-        case Brief(frames) | Fast(frames):
+        case Brief(frames) | Fast(frames) | Window(frames):
             return frames
         case First(frame):
             return (frame,)
@@ -88,6 +94,14 @@ def _values(given: RoleInput, own: RolePrompt) -> Mapping[str, str]:
         case Difference(previous, current, before):
             earlier = {"previous_number": str(previous.number), "previous_time_s": _time(previous)}
             return {**earlier, "number": str(current.number), "time_s": _time(current), "before": before}
+        case Window(frames, before):
+            several = {"count": str(len(frames)), "times_s": ", ".join(_time(f) for f in frames)}
+            return several | {"before": before}
+        case Part(captions):
+            return _told(captions, own) | _ends(captions)
+        case Span(start_s, end_s, context, captions):
+            stretch = {"start_s": f"{start_s:.2f}", "end_s": f"{end_s:.2f}"}
+            return _told(captions, own) | stretch | {"context": teacher.notes(context, own.each)}
         case Summary(captions):
             return _told(captions, own)
         case Recaption(text):
@@ -95,16 +109,22 @@ def _values(given: RoleInput, own: RolePrompt) -> Mapping[str, str]:
         case ShortPrompt(caption):
             return {"caption": caption}
         case Structured(captions):
-            return _told(captions, own) | {"start_s": _time(captions[0]), "end_s": _time(captions[-1])}
+            return _told(captions, own) | _ends(captions)
         case _:
             assert_never(given)
 
 
 def _told(captions: tuple[TimedCaption, ...], own: RolePrompt) -> dict[str, str]:
-    return {"captions": teacher.notes(captions, own.each or teacher.NOTE), "count": str(len(captions))}
+    return {"captions": teacher.notes(captions, own.each), "count": str(len(captions))}
 
 
-def _time(of: KeyFrame | TimedCaption) -> str:
+def _ends(captions: tuple[TimedCaption, ...]) -> dict[str, str]:
+    first, last = captions[0], captions[-1]
+    start_s = first.timestamp_s if first.start_s is None else first.start_s
+    return {"start_s": f"{start_s:.2f}", "end_s": f"{last.timestamp_s:.2f}"}
+
+
+def _time(of: KeyFrame) -> str:
     return f"{of.timestamp_s:.2f}"
 
 

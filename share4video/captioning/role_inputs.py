@@ -14,20 +14,33 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A key frame as it is stored: ``image`` is a JPEG or PNG file."""
+    """A key frame as it is stored.
+
+    Attributes:
+        image: a JPEG or PNG file.
+        similarity: to the key frame before it, where they were compared.
+    """
 
     number: int
     timestamp_s: float
     image: bytes
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
 class TimedCaption:
-    """The caption of one key frame: the full one of the first, then what changed."""
+    """The caption of one key frame: the full one of the first, then what changed.
+
+    Attributes:
+        number: of its key frame; of what covers more than a change, the last one.
+        timestamp_s: of that key frame.
+        start_s: where it begins, of what covers more than a change: a window, a part.
+    """
 
     number: int
     timestamp_s: float
     caption: str
+    start_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,36 @@ class First:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two adjacent key frames, and the differential caption of the earlier one."""
+    """Two adjacent key frames, and the differential caption of the earlier one; "" for none (no memory)."""
 
     previous: KeyFrame
     current: KeyFrame
     before: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """Three adjacent key frames or more, and the caption of the first of them; "" for none (no memory)."""
+
+    frames: tuple[KeyFrame, ...]
+    before: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive captions of a video that is too long to be summed up at once; no images."""
+
+    captions: tuple[TimedCaption, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a video: the captions that lead up to it, and those of the stretch itself; no images."""
+
+    start_s: float
+    end_s: float
+    context: tuple[TimedCaption, ...]
+    captions: tuple[TimedCaption, ...]
 
 
 @dataclass(frozen=True)
@@ -88,4 +126,6 @@ class Structured:
     captions: tuple[TimedCaption, ...]
 
 
-RoleInput = Brief | Fast | First | Difference | Summary | Recaption | ShortPrompt | Structured
+RoleInput = (
+    Brief | Fast | First | Difference | Window | Part | Span | Summary | Recaption | ShortPrompt | Structured
+)

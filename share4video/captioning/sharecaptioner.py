@@ -20,12 +20,15 @@ from share4video.captioning.role_inputs import (
     First,
     KeyFrame,
     Message,
+    Part,
     Recaption,
     RoleInput,
     ShortPrompt,
+    Span,
     Structured,
     Summary,
     TimedCaption,
+    Window,
 )
 from share4video.errors import UserError
 from share4video.media.compose import frame_grid, stacked_pair, tall_strip
@@ -38,6 +41,7 @@ MISSING: tuple[RoleName, ...] = ("prompt", "structured")
 FIRST = "This is the first frame of a video, describe it in detail."
 FAST = "Here are a few key frames of a video, discribe this video in detail."
 SUMMARY_HEADER = "Summarize the following per frame descriptions:\n"
+CONTEXT_HEADER = "These descriptions are of what happend before, do not summarize them:\n"  # ours
 # The release has no such role. The wording is Panda-Student's, which the paper used for this step.
 BRIEF = "Please faithfully summarize the following video in one sentence."
 
@@ -50,27 +54,54 @@ LEAKS = (
     HAPPENED_BEFORE.strip(),
     "discribe this video in detail",
     "Summarize the following per frame descriptions",
+    "These descriptions are of what happend before",
     "Translate this brief generation prompt",
     "faithfully summarize the following video",
 )
 
 
 def difference_text(first: int, first_s: float, second: int, second_s: float, before: str) -> str:
-    """Return the sliding prompt for frames ``first`` and ``second`` (numbers from 1, times in seconds)."""
+    """Return the sliding prompt for frames ``first`` and ``second`` (numbers from 1, times in seconds).
+
+    Without ``before`` the sentence on it is left out, which the release never does.
+    """
     return (
         f"Here are the Video frame {first} at {first_s:.2f} Second(s) and Video frame {second} at "
-        f"{second_s:.2f} Second(s) of a video, describe what happend between them. "
-        f"{HAPPENED_BEFORE}{before}"
+        f"{second_s:.2f} Second(s) of a video, describe what happend between them.{_memory(before)}"
+    )
+
+
+def window_text(window: Window) -> str:
+    """Return the prompt for several frames: ours, in the words of the sliding one, for the fast layout."""
+    shown = [f"Video frame {frame.number} at {frame.timestamp_s:.2f} Second(s)" for frame in window.frames]
+    return (
+        f"Here are the {', '.join(shown[:-1])} and {shown[-1]} of a video, describe what happend between "
+        f"them.{_memory(window.before)}"
     )
 
 
 def summary_text(captions: Sequence[TimedCaption]) -> str:
     """Return the summary prompt: a header, then one line per frame."""
-    lines = (
-        f"Video frame {c.number} at {c.timestamp_s:.2f} Second(s) description: {c.caption}\n"
-        for c in captions
-    )
-    return SUMMARY_HEADER + "".join(lines)
+    return SUMMARY_HEADER + "".join(map(_line, captions))
+
+
+def span_text(span: Span) -> str:
+    """Return the prompt for a span: the summary of its own lines, after what happened before it (ours)."""
+    before = CONTEXT_HEADER + "".join(map(_line, span.context)) if span.context else ""
+    return before + summary_text(span.captions)
+
+
+def _line(caption: TimedCaption) -> str:
+    """Return a caption's line; what covers more than a change says from when to when, which is ours."""
+    if caption.start_s is None:
+        place = f"Video frame {caption.number} at {caption.timestamp_s:.2f} Second(s)"
+    else:
+        place = f"Video from {caption.start_s:.2f} to {caption.timestamp_s:.2f} Second(s)"
+    return f"{place} description: {caption.caption}\n"
+
+
+def _memory(before: str) -> str:
+    return f" {HAPPENED_BEFORE}{before}" if before else ""
 
 
 def recaption_text(text: str) -> str:
@@ -98,6 +129,8 @@ def picture(given: RoleInput) -> list[Message]:
             return [_image(_open(frame))]
         case Difference(previous, current):
             return [_image(stacked_pair(_open(previous), _open(current)))]
+        case Window(frames):
+            return [_image(tall_strip([_open(frame) for frame in frames]))]
         case _:
             return []
 
@@ -114,8 +147,12 @@ def _text(given: RoleInput) -> str:
             return difference_text(
                 previous.number, previous.timestamp_s, current.number, current.timestamp_s, before
             )
-        case Summary(captions):
+        case Window():
+            return window_text(given)
+        case Summary(captions) | Part(captions):
             return summary_text(captions)
+        case Span():
+            return span_text(given)
         case Recaption(text):
             return recaption_text(text)
         case ShortPrompt():

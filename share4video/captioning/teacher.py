@@ -19,12 +19,15 @@ from share4video.captioning.role_inputs import (
     First,
     KeyFrame,
     Message,
+    Part,
     Recaption,
     RoleInput,
     ShortPrompt,
+    Span,
     Structured,
     Summary,
     TimedCaption,
+    Window,
 )
 from share4video.prompt_set import RoleName, fill
 
@@ -63,6 +66,49 @@ _DIFFERENCE = _blocks(
     "If nothing changed, say so in one sentence.",
     "The earlier frame, then the later one, each with its number and its time in seconds, and the account of "
     "what happened up to the earlier frame.",
+)
+
+_DIFFERENCE_ALONE = _blocks(
+    "You are an expert in the analysis of video frames who notices what changes from one to the next.",
+    "You compare two frames of one video and describe what happened between them: actions and behaviour of "
+    "persons, animals and objects and the direction of their motion; what appears, disappears or changes its "
+    "look; changes of the place and background; motion of the camera (pan, tilt, zoom, cut).",
+    f"{_PROSE} Describe the change; do not repeat what stayed as it was. If nothing changed, say so in one "
+    "sentence.",
+    "The earlier frame, then the later one, each with its number and its time in seconds.",
+)
+
+_WINDOW = _blocks(
+    "You are an expert in the analysis of video frames who notices what changes from one to the next.",
+    "You follow several frames of one video and describe what happened from the first to the last: actions "
+    "and behaviour of persons, animals and objects and the direction of their motion; what appears, "
+    "disappears or changes its look; changes of the place and background; motion of the camera (pan, tilt, "
+    "zoom, cut). You use the account of what happened before to call the same thing by the same name.",
+    f"{_PROSE} Tell the changes in the order in which they happen; do not repeat what stayed as it was, nor "
+    "what the account already says. If nothing changed, say so in one sentence.",
+    "The frames in order of time, each with its number and its time in seconds, and, where there is one, the "
+    "account of what happened up to the first.",
+)
+
+_PART = _blocks(
+    "You are an expert in turning notes about a video into one account of it.",
+    "You are given the notes on one part of a long video: full descriptions of what is seen at a time, and "
+    "what changed since. You write the account of this part, from which the whole video will be summed up.",
+    f"{_PROSE} Keep every action and every change, in the order in which they happen, and say for each at "
+    "what second it happens. Merge what is said twice. Where two notes contradict each other, follow the "
+    "later one. Add nothing that is in no note.",
+    "One note per line: its time in seconds, or from when to when it holds, and the note.",
+)
+
+_SPAN = _blocks(
+    "You are an expert in turning notes about a video into an account of one stretch of it.",
+    "You are given notes on what came before the stretch, and then the notes on the stretch itself. You "
+    "write the caption of the stretch alone: setting, subjects and their looks, then all that happens in it, "
+    "in order of time, with the motion of the camera.",
+    f"{_PROSE} What came before only tells you what the subjects are and how they look: tell no action that "
+    "is over before the stretch begins. Where two notes contradict each other, follow the later one. Add "
+    "nothing that is in no note.",
+    "The stretch in seconds; the notes on what came before; the notes on the stretch, one per line.",
 )
 
 _SUMMARY = _blocks(
@@ -126,6 +172,9 @@ SYSTEM: dict[RoleName, str] = {
     "fast": _FAST,
     "first": _FIRST,
     "difference": _DIFFERENCE,
+    "window": _WINDOW,
+    "part": _PART,
+    "span": _SPAN,
     "summary": _SUMMARY,
     "recaption": _RECAPTION,
     "prompt": _PROMPT,
@@ -133,6 +182,7 @@ SYSTEM: dict[RoleName, str] = {
 }
 FRAME_LABEL = "Frame {number} at {time_s} s:"
 NOTE = "Key frame {number} at {time_s} s: {caption}"
+_LONG_NOTE = "From {time_s} s: {caption}"
 
 LEAKS = (
     "### Character",
@@ -153,8 +203,17 @@ def messages(given: RoleInput) -> list[Message]:
         case First(frame):
             return _conversation("first", labelled([frame]))
         case Difference(previous, current, before):
-            account = text_part(f"What happened up to frame {previous.number}: {before}")
-            return _conversation("difference", [*labelled([previous, current]), account])
+            system = SYSTEM["difference"] if before else _DIFFERENCE_ALONE
+            return _turns(system, [*labelled([previous, current]), *_account(previous, before)])
+        case Window(frames, before):
+            return _conversation("window", [*labelled(frames), *_account(frames[0], before)])
+        case Part(captions):
+            return _conversation("part", [text_part(notes(captions))])
+        case Span(start_s, end_s, context, captions):
+            before = f"What came before:\n{notes(context)}\n" if context else ""
+            stretch = f"The stretch from {start_s:.2f} s to {end_s:.2f} s.\n"
+            told = f"{stretch}{before}Notes on the stretch:\n{notes(captions)}"
+            return _conversation("span", [text_part(told)])
         case Summary(captions):
             return _conversation("summary", [text_part(notes(captions))])
         case Recaption(text):
@@ -168,7 +227,15 @@ def messages(given: RoleInput) -> list[Message]:
 
 
 def _conversation(role: RoleName, content: Sequence[Message]) -> list[Message]:
-    return [{"role": "system", "content": SYSTEM[role]}, {"role": "user", "content": list(content)}]
+    return _turns(SYSTEM[role], content)
+
+
+def _turns(system: str, content: Sequence[Message]) -> list[Message]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": list(content)}]
+
+
+def _account(frame: KeyFrame, before: str) -> list[Message]:
+    return [text_part(f"What happened up to frame {frame.number}: {before}")] if before else []
 
 
 def labelled(frames: Sequence[KeyFrame], label: str = FRAME_LABEL) -> list[Message]:
@@ -180,16 +247,21 @@ def labelled(frames: Sequence[KeyFrame], label: str = FRAME_LABEL) -> list[Messa
     return parts
 
 
-def notes(captions: Sequence[TimedCaption], line: str = NOTE) -> str:
-    """Return captions as one line each (placeholders ``number``, ``time_s`` and ``caption``)."""
+def notes(captions: Sequence[TimedCaption], line: str | None = None) -> str:
+    """Return captions as one line each (placeholders ``number``, ``time_s`` and ``caption``).
+
+    ``time_s`` of what covers more than a change says from when to when.
+    """
     return "\n".join(
         fill(
-            line,
-            {
-                "number": str(c.number),
-                "time_s": f"{c.timestamp_s:.2f}",
-                "caption": " ".join(c.caption.split()),
-            },
+            line or (NOTE if c.start_s is None else _LONG_NOTE),
+            {"number": str(c.number), "time_s": told_time(c), "caption": " ".join(c.caption.split())},
         )
         for c in captions
     )
+
+
+def told_time(caption: TimedCaption) -> str:
+    """Return a caption's time as prompts print it: ``4.00``, or ``0.00 s to 4.00`` of a window or a part."""
+    begun = "" if caption.start_s is None else f"{caption.start_s:.2f} s to "
+    return f"{begun}{caption.timestamp_s:.2f}"

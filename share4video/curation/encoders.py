@@ -33,6 +33,7 @@ class FrameEncoder(Protocol):
         revision: names the exact weights or algorithm; equal revisions give equal vectors.
         threshold: two frames less similar than this show different things (key frames).
         duplicate_threshold: two frames at least this similar may come from copies of one clip.
+        cut_threshold: of two key frames less similar than this, the later begins another scene.
     """
 
     @property
@@ -43,6 +44,8 @@ class FrameEncoder(Protocol):
     def threshold(self) -> float: ...
     @property
     def duplicate_threshold(self) -> float: ...
+    @property
+    def cut_threshold(self) -> float: ...
 
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
         """Return float32 [N, D] with rows of length 1, for N frames of [H, W, 3] uint8 in RGB."""
@@ -86,6 +89,7 @@ class DescriptorEncoder:
     ground: float = 0.3
     threshold: float = 0.97
     duplicate_threshold: float = 0.925
+    cut_threshold: float = 0.4  # 99 of 100 pairs of frames of different films are below 0.38
     revision: str = "1"
 
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
@@ -125,7 +129,9 @@ def _averaging(pixels: int, cells: int) -> npt.NDArray[np.float32]:
 
 DESCRIPTOR = DescriptorEncoder()
 # For whole clips: forgives crops and re-encoding, and is blind to brightness as such.
-COARSE_DESCRIPTOR = DescriptorEncoder(name="descriptor-coarse", cells=8, ground=0.0)
+COARSE_DESCRIPTOR = DescriptorEncoder(name="descriptor-coarse", cells=8, ground=0.0, cut_threshold=0.5)
+# Of CLIP's class tokens; ours, not measured. Here, so that whoever reads key frames need not load the model.
+CLIP_CUT_THRESHOLD = 0.7
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,15 @@ def frame_encoder(name: str) -> FrameEncoder:
         where=name,
         fix="use descriptor, descriptor-coarse or open_clip:ViT-L-14-336-quickgelu",
     )
+
+
+def cut_threshold(name: str) -> float:
+    """Return the ``FrameEncoder.cut_threshold`` of the encoder a configuration names, loading nothing.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    return CLIP_CUT_THRESHOLD if name.startswith("open_clip:") else frame_encoder(name).cut_threshold
 
 
 @lru_cache(maxsize=2)  # so that the shards of a run load theirs once

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from share4video.curation.encoders import Rgb, Vectors
+from share4video.config import CaptionConfig
+from share4video.curation.encoders import Rgb, Vectors, cut_threshold
 
 REFERENCE_SHORTEST_S, REFERENCE_LONGEST_S = 10, 120  # of the released script, in seconds of its own count
 
@@ -65,27 +67,67 @@ def select(
             raise ValueError("times must increase")
     if motion_threshold is not None and (motion is None or len(motion) != len(encodings)):
         raise ValueError("a bound on motion needs one energy per frame")
-    chosen: list[KeyFrame] = []
-    moved = 0.0
-    last = len(encodings) - 1
-    for sample in range(len(encodings)):
-        if not chosen:
-            chosen.append(KeyFrame(sample, None))
-            continue
-        latest = chosen[-1].sample
-        similarity = _similarity(encodings, latest, sample)
-        overdue = (
-            max_gap_s is not None
-            and timestamps_s is not None
-            and sample < last
-            and timestamps_s[sample + 1] - timestamps_s[latest] > max_gap_s
+    selection = Selection(threshold, max_gap_s=max_gap_s, motion_threshold=motion_threshold)
+    found = [
+        selection.add(
+            encoding,
+            timestamp_s=timestamps_s[sample] if timestamps_s is not None else 0.0,
+            motion=motion[sample] if motion is not None else 0.0,
         )
-        moved += motion[sample] if motion is not None else 0.0
-        lively = motion_threshold is not None and moved > motion_threshold
-        if similarity < threshold or overdue or lively or sample == last:
-            chosen.append(KeyFrame(sample, similarity))
-            moved = 0.0
-    return chosen
+        for sample, encoding in enumerate(encodings)
+    ]
+    return [key_frame for key_frame in (*found, selection.close()) if key_frame is not None]
+
+
+@dataclass
+class _Sample:
+    number: int
+    encoding: npt.NDArray[np.float32]
+    timestamp_s: float
+    motion: float
+
+
+class Selection:
+    """The rule of ``select`` for frames that come one by one; its arguments are those of ``select``.
+
+    Each frame is judged when the next is known, or that there is none. Two are held at a time.
+    """
+
+    def __init__(
+        self, threshold: float, *, max_gap_s: float | None = None, motion_threshold: float | None = None
+    ) -> None:
+        self._threshold = threshold
+        self._max_gap_s = math.inf if max_gap_s is None else max_gap_s
+        self._motion_threshold = math.inf if motion_threshold is None else motion_threshold
+        self._latest: _Sample | None = None  # key frame
+        self._held: _Sample | None = None
+        self._samples, self._moved = 0, 0.0
+
+    def add(
+        self, encoding: npt.NDArray[np.float32], *, timestamp_s: float = 0.0, motion: float = 0.0
+    ) -> KeyFrame | None:
+        """Take the next frame; return the one before it where that is a key frame."""
+        judged = self._judge(next_s=timestamp_s)
+        self._held = _Sample(self._samples, encoding, timestamp_s, motion)
+        self._samples += 1
+        return judged
+
+    def close(self) -> KeyFrame | None:
+        """Return the last frame, which is a key frame; None where there was no frame."""
+        return self._judge(next_s=None)
+
+    def _judge(self, next_s: float | None) -> KeyFrame | None:
+        held, latest, self._held = self._held, self._latest, None
+        if held is None:
+            return None
+        similarity = None if latest is None else float(np.dot(latest.encoding, held.encoding))
+        if latest is not None and similarity is not None and next_s is not None:
+            self._moved += held.motion
+            overdue = next_s - latest.timestamp_s > self._max_gap_s
+            if similarity >= self._threshold and not overdue and self._moved <= self._motion_threshold:
+                return None
+        self._latest, self._moved = held, 0.0
+        return KeyFrame(held.number, similarity)
 
 
 def select_reference(
@@ -123,6 +165,22 @@ def reference_interval(fps: float, interval_s: float) -> int:
 def reference_positions(frames: int, interval: int) -> list[int]:
     """Return which of a clip's frames the released script may choose: every ``interval``-th, and the last."""
     return sorted({*range(0, frames, interval), frames - 1})
+
+
+def cut_bound(config: CaptionConfig, encoder: str | None) -> float | None:
+    """Return the similarity below which a key frame begins a scene; None where that makes no difference.
+
+    Args:
+        encoder: what the key frames were compared by, as configurations name it, where that is known.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    if config.mode == "reference":
+        return None
+    if config.cut_threshold is not None or encoder is None:
+        return config.cut_threshold
+    return cut_threshold(encoder)
 
 
 def jpeg_bytes(rgb: Rgb, *, max_side: int, quality: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share4video.curation.encoders import FRAMES_PER_BATCH, Rgb, Vectors
+from share4video.curation.encoders import CLIP_CUT_THRESHOLD, FRAMES_PER_BATCH, Rgb, Vectors
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class OpenClipEncoder:
 
     threshold = PAPER_FRAME_THRESHOLD
     duplicate_threshold = 0.98  # what Open-Sora uses on one frame; not measured here
+    cut_threshold = CLIP_CUT_THRESHOLD
 
     def __init__(
         self, architecture: str, weights: str | None = "openai", *, batch: int = FRAMES_PER_BATCH

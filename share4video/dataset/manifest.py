@@ -139,6 +139,22 @@ def load_manifest(store: Store, ref: StageRef) -> Manifest:
     return manifest
 
 
+def published_refs(store: Store, stage: str) -> list[StageRef]:
+    """Return a stage's published outputs, in order of key.
+
+    Raises:
+        UserError: a manifest is damaged.
+    """
+    keys = [key for key in store.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2]
+    refs = []
+    for key in keys:
+        try:
+            refs.append(Manifest.model_validate_json(store.get(key)).ref)
+        except ValidationError as error:
+            raise damaged(store, StageRef(stage, key.split("/")[1], ""), "manifest.json") from error
+    return refs
+
+
 def damaged(store: Store, ref: StageRef, name: str) -> UserError:
     """Return the error for a piece of a published output that is gone or holds other bytes."""
     return UserError(

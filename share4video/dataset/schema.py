@@ -157,9 +157,9 @@ KEYFRAMES = pa.schema(
 DIFFERENTIALS = pa.schema(
     [
         _required("clip_id", _text),
-        _required("index", _i32),
-        _required("kind", _text),  # first, difference, anchor
-        _required("start_s", _f64),
+        _required("index", _i32),  # of its key frame; a window answers for all after the one before, to this
+        _required("kind", _text),  # first, difference, window (from three key frames or more), anchor
+        _required("start_s", _f64),  # of a difference and a window the key frame before what it tells
         _required("end_s", _f64),
         _required("caption", _text),
         _required("engine", _text),  # model name and revision, never an address
@@ -179,7 +179,8 @@ CAPTIONS = pa.schema(
         _required("clip_id", _text),
         _required("start_s", _f64),
         _required("end_s", _f64),
-        _required("role", _text),  # brief, fast, sliding, summary, recaption, prompt, structured
+        # brief, fast, sliding, part_summary, summary, recaption, prompt, structured
+        _required("role", _text),
         _required("dialect", _text),
         _required("prompt_version", _text),
         _required("engine", _text),

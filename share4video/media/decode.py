@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ __all__ = [
     "Mode",
     "frame_times",
     "frames_at",
+    "frames_every",
     "uniform_frames",
 ]
 
@@ -125,6 +126,25 @@ def frames_at(
     found = _call("frames", path, arguments, limits)
     by_time = dict(zip(wanted, found, strict=True))
     return [by_time[float(time_s)] for time_s in timestamps_s]
+
+
+def frames_every(
+    path: str | Path, interval_s: float, *, max_side: int | None = None, limits: Limits | None = None
+) -> Generator[Frame, None, None]:
+    """Yield the frame on show every ``interval_s`` seconds, each frame once, while the file is read.
+
+    What is held does not grow with the video. ``limits`` are those of one frame. Iterate in one thread at a
+    time, and close the iterator where it is not read to its end: a worker is taken until then.
+
+    Raises:
+        ValueError: ``interval_s`` or ``max_side`` is not positive.
+        MediaError: the file cannot be decoded (from here on), or not within ``limits``.
+    """
+    if not 0 < interval_s < math.inf or (max_side is not None and max_side < 1):
+        raise ValueError(f"interval and side must be positive, got {interval_s} and {max_side}")
+    arguments = {"interval_s": interval_s, "max_side": max_side}
+    for time_s, rgb, asked_s in pool().stream("stream", os.path.abspath(path), arguments, limits or Limits()):
+        yield Frame(time_s, rgb, asked_s)
 
 
 def uniform_frames(

@@ -196,6 +196,7 @@ class Walker:
         self._frames = video.frames()
         self._shown = first_frame(self._frames)
         self._ahead = next(self._frames, None)
+        self._step = 0  # from the frame before to the one on show, in ticks
         self.clock = Clock(pts_of(self._shown), video.time_base)
 
     def at(self, moment: Moment) -> VideoFrame:
@@ -204,8 +205,14 @@ class Walker:
         if self._ahead is not None and pts_of(self._ahead) <= pts and self._seek_pays(pts):
             self._seek(pts)
         while self._ahead is not None and pts_of(self._ahead) <= pts:
+            self._step = pts_of(self._ahead) - pts_of(self._shown)
             self._shown, self._ahead = self._ahead, next(self._frames, None)
         return self._shown
+
+    def is_over(self, moment: Moment) -> bool:
+        """Return whether the video has ended by ``moment``, for which ``at`` was asked last."""
+        shown_for = self._shown.duration or self._step
+        return self._ahead is None and moment >= pts_of(self._shown) + shown_for
 
     def _seek_pays(self, pts: int) -> bool:
         before = bisect.bisect_right(self._keys, pts)
@@ -278,6 +285,30 @@ def frames_on_show(
     Moments are in seconds after the first frame, or in ticks of the stream. One frame is held at a time.
     """
     yield from find(Walker, path, limits, times_s=times_s, ticks=ticks)
+
+
+def frames_every(path: str, limits: Limits, interval_s: float) -> Iterator[Shown]:
+    """Yield the frame on show every ``interval_s`` seconds from the first on until the video ends, each once.
+
+    Nothing is known of the length beforehand: frames come while the file is read. One is held at a time.
+    """
+    done = 0
+    latest: int | None = None
+    for keys in (indexed_keys(path, limits), []):
+        try:
+            with open_video(path, limits) as video:
+                walker = Walker(video, keys)
+                while True:
+                    moment = walker.clock.ticks(done * interval_s)
+                    frame = walker.at(moment)
+                    if done and walker.is_over(moment):
+                        return
+                    if pts_of(frame) != latest:
+                        latest = pts_of(frame)
+                        yield Shown(done * interval_s, walker.clock.seconds(latest), frame)
+                    done += 1
+        except IndexLies:
+            assert keys, "a walk in order does not seek"
 
 
 def find(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,11 +38,15 @@ _PIPE_BYTES = 1 << 20
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
+Shot = tuple[float, npt.NDArray[np.uint8], float]  # time in seconds, RGB, moment asked for
+Shots = Generator[Shot, None, None]
+
+
 @dataclass
 class Reply:
-    """What a worker answered: one (time in seconds, RGB, moment asked for) per moment, and facts."""
+    """What a worker answered: one frame per moment, and facts."""
 
-    frames: list[tuple[float, npt.NDArray[np.uint8], float]] = field(default_factory=list)
+    frames: list[Shot] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,12 +99,42 @@ class GuardedWorker:
             MediaError: the file was refused, or went over a limit, or took the process down.
             RuntimeError: the worker could not start or met a bug.
         """
+        reply = Reply()
+        with self._refusals(limits):
+            self._ask(operation, path, arguments, limits)
+            deadline = time.monotonic() + limits.wall_s
+            while self._read_answer(reply, limits, deadline):
+                pass
+        return reply
+
+    def stream(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> Shots:
+        """Run an operation that sends one frame after the other, each when it is wanted.
+
+        ``limits.wall_s`` is the time for each, and what passes here between two does not count. The process
+        is gone where the iterator is not read to its end.
+
+        Raises:
+            MediaError: as `call` does.
+            RuntimeError: as `call` does.
+        """
+        reply = Reply()
+        with self._refusals(limits):
+            self._ask(operation, path, arguments, limits)
+            while self._read_answer(reply, limits, time.monotonic() + limits.wall_s):
+                yield reply.frames.pop()
+                self._send(b"\n")
+
+    def _ask(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> None:
         self.calls += 1
+        self._await_start()
+        request = {"operation": operation, "path": path, **arguments, "limits": asdict(limits)}
+        self._send(json.dumps(request).encode() + b"\n")
+
+    @contextmanager
+    def _refusals(self, limits: Limits) -> Iterator[None]:
+        """Say what the end of the process means, and end it on anything but a refusal by the file."""
         try:
-            self._await_start()
-            request = {"operation": operation, "path": path, **arguments, "limits": asdict(limits)}
-            self._send(json.dumps(request).encode() + b"\n")
-            return self._collect(limits, time.monotonic() + limits.wall_s)
+            yield
         except _Overdue:
             self.kill()
             raise _timeout(limits) from None
@@ -128,34 +162,32 @@ class GuardedWorker:
         assert head == {"kind": "ready"}
         self._ready = True
 
-    def _collect(self, limits: Limits, deadline: float) -> Reply:
-        reply = Reply()
-        while True:
-            head, length = self._receive(deadline)
-            kind, self.leaving = head["kind"], head.get("leaving", False)
-            if kind == "block" and head["shape"] is None:
-                reply.frames.append((head["time_s"], reply.frames[-1][1], head["asked_s"]))
-            elif kind == "block":
-                rgb = np.empty(head["shape"], np.uint8)
-                if rgb.nbytes != length:
-                    raise RuntimeError(f"a block of {length} bytes does not hold {head['shape']}")
-                self._read_into(rgb.data.cast("B"), deadline)
-                reply.frames.append((head["time_s"], rgb, head["asked_s"]))
-            elif kind == "done":
-                reply.facts = head["facts"]
-                return reply
-            elif kind == "refused":
-                raise MediaError(
-                    head["reason"], head["sentence"], measured=head["measured"], bound=head["bound"]
-                )
-            elif kind == "out_of_memory":
-                raise MediaError(
-                    "decode_memory",
-                    f"decoding takes more than the {limits.memory_bytes >> 20} MiB allowed",
-                    bound=float(limits.memory_bytes),
-                )
-            else:
-                raise RuntimeError(f"the media worker failed:\n{head.get('traceback', head)}")
+    def _read_answer(self, reply: Reply, limits: Limits, deadline: float) -> bool:
+        """Read one message into ``reply``; return whether another follows."""
+        head, length = self._receive(deadline)
+        kind, self.leaving = head["kind"], head.get("leaving", False)
+        if kind == "block" and head["shape"] is None:
+            reply.frames.append((head["time_s"], reply.frames[-1][1], head["asked_s"]))
+        elif kind == "block":
+            rgb = np.empty(head["shape"], np.uint8)
+            if rgb.nbytes != length:
+                raise RuntimeError(f"a block of {length} bytes does not hold {head['shape']}")
+            self._read_into(rgb.data.cast("B"), deadline)
+            reply.frames.append((head["time_s"], rgb, head["asked_s"]))
+        elif kind == "done":
+            reply.facts = head["facts"]
+            return False
+        elif kind == "refused":
+            raise MediaError(head["reason"], head["sentence"], measured=head["measured"], bound=head["bound"])
+        elif kind == "out_of_memory":
+            raise MediaError(
+                "decode_memory",
+                f"decoding takes more than the {limits.memory_bytes >> 20} MiB allowed",
+                bound=float(limits.memory_bytes),
+            )
+        else:
+            raise RuntimeError(f"the media worker failed:\n{head.get('traceback', head)}")
+        return True
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], int]:
         prefix = bytearray(wire.PREFIX.size)
@@ -236,6 +268,11 @@ class WorkerPool:
         """Run an operation of ``worker.py`` on a file. Raises what ``GuardedWorker.call`` raises."""
         with self._lease() as worker:
             return worker.call(operation, path, arguments, limits)
+
+    def stream(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> Shots:
+        """As ``GuardedWorker.stream``, of which one is taken until the iterator ends."""
+        with self._lease() as worker:
+            yield from worker.stream(operation, path, arguments, limits)
 
     @contextmanager
     def _lease(self) -> Iterator[GuardedWorker]:

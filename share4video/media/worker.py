@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,7 @@ import av
 import av.logging
 
 from share4video.media import decord_source, inspection, wire
-from share4video.media.frame_source import Shown, frames_on_show
+from share4video.media.frame_source import Shown, frames_every, frames_on_show
 from share4video.media.key_frames import nearest_key_frames
 from share4video.media.limits import Limits, MediaError
 from share4video.media.painter import Painter
@@ -68,7 +68,7 @@ def main() -> None:
             if request.get("backend") == "decord":
                 decord_source.load()  # before the limits, which are on top of what an idle worker takes
             bound = _arm(limits)
-            last = {"kind": "done", "facts": _serve(request, limits, answers)}
+            last = {"kind": "done", "facts": _serve(request, limits, answers, requests)}
         except MediaError as error:
             # Decoders report an allocation that fails as damage: where memory was short, that is the reason.
             last = {"kind": "out_of_memory"} if _near(bound, limits) else _refusal(error)
@@ -103,7 +103,7 @@ def _refusal(error: MediaError) -> dict[str, Any]:
     }
 
 
-def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[str, Any]:
+def _serve(request: dict[str, Any], limits: Limits, answers: Answers, requests: BinaryIO) -> dict[str, Any]:
     """Do what is asked, sending frames as they come; return the facts found."""
     operation, path = request["operation"], request["path"]
     if operation == "times":
@@ -115,6 +115,10 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[st
         from share4video.media import scenes
 
         return {"cuts": scenes.find_cuts(path, limits, request["threshold"], request["min_scene_s"])}
+    if operation == "stream":
+        frames = frames_every(path, limits, request["interval_s"])
+        _send_frames(frames, request["max_side"], limits, answers, lambda: _await_leave(requests, limits))
+        return {}
     span_s = request["start_s"], request["end_s"]
     if operation == "uniform":
         seen = inspection.span_moments(path, limits, *span_s)
@@ -132,8 +136,18 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers) -> dict[st
     return {}
 
 
-def _send_frames(shown: Iterable[Shown], max_side: int | None, limits: Limits, answers: Answers) -> None:
-    """Send a block per moment; a moment that shows the frame of the one before sends no pixels."""
+def _send_frames(
+    shown: Iterable[Shown],
+    max_side: int | None,
+    limits: Limits,
+    answers: Answers,
+    pause: Callable[[], None] | None = None,
+) -> None:
+    """Send a block per moment; a moment that shows the frame of the one before sends no pixels.
+
+    Args:
+        pause: called after each block, which then has the limits to itself.
+    """
     painter = Painter(max_side)
     before: float | None = None
     sent = 0
@@ -152,13 +166,28 @@ def _send_frames(shown: Iterable[Shown], max_side: int | None, limits: Limits, a
                 bound=float(limits.output_bytes),
             )
         answers.send({**head, "shape": rgb.shape}, rgb.data.cast("B"))
+        if pause is not None:
+            pause()
+            sent = 0
+
+
+def _await_leave(requests: BinaryIO, limits: Limits) -> None:
+    """Wait until the parent wants the next frame; that time is the parent's."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if not requests.readline():
+        os._exit(0)
+    _set_alarm(limits)
+
+
+def _set_alarm(limits: Limits) -> None:
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _OVERRUN_S)  # no handler: it kills
 
 
 def _arm(limits: Limits) -> int:
     """Bound address space and time for one request; return the bound on address space, in bytes."""
     bound = _memory("VmSize") + limits.memory_bytes
     _limit_address_space(bound)
-    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + _OVERRUN_S)  # no handler: it kills
+    _set_alarm(limits)
     return bound
 
 

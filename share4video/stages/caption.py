@@ -23,6 +23,7 @@ from share4video.captioning.journal import Journal, open_journal
 from share4video.captioning.roles import KeyFrame, prompt_version
 from share4video.captioning.scheduler import Conversation, Job, converse
 from share4video.config import CaptionConfig, EngineSpec
+from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
 from share4video.stages.caption_rows import CaptionRows
@@ -52,7 +53,7 @@ class CaptionInputs:
 def run_stage(
     inputs: CaptionInputs, config: CaptionConfig, store: Store, *, progress: Progress | None = None
 ) -> StageResult:
-    """Publish ``differentials``, ``captions`` (roles summary and, where asked for, others) and ``rejects``.
+    """Publish ``differentials``, ``captions`` (role summary; others, if any) and ``rejects``.
 
     Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
 
@@ -121,6 +122,7 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
     summarizer = inputs.summarizer or inputs.captioner
     engines = {"captioner": inputs.captioner, "summarizer": summarizer}
     schema = {"structured_by": "json_schema"} if config.structured and summarizer.json_schema else {}
+    cuts = _cut_threshold(inputs, config, store)
     return ShardSet(
         store,
         STAGE,
@@ -130,9 +132,14 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
             **{f"{role}_prompts": prompt_version(spec.wording) for role, spec in engines.items()},
+            **({} if cuts is None else {"cut_threshold": f"{cuts:g}"}),
             **schema,
         },
     )
+
+
+def _cut_threshold(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> float | None:
+    return cut_bound(config, load_manifest(store, inputs.keyframes).config.get("encoder"))
 
 
 @contextmanager
@@ -161,7 +168,9 @@ def _run_shard(
             return False
         clips = _clips_of(inputs, config, store, shard)
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            chains = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
+            cuts = _cut_threshold(inputs, config, store)
+            captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer, cut_threshold=cuts)
+            chains = asyncio.run(_caption(clips, inputs, config, captions, endpoints, journal, progress))
             rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
             for clip in clips:
                 rows.add(clip.row, chains[clip.id])
@@ -174,11 +183,11 @@ async def _caption(
     clips: Sequence[_Clip],
     inputs: CaptionInputs,
     config: CaptionConfig,
+    captions: CaptionPlan,
     endpoints: Mapping[str, Endpoint],
     journal: Journal,
     progress: Progress | None,
 ) -> dict[str, Chain]:
-    captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer)
     derived = DerivedPlan.of(config, inputs.summarizer or inputs.captioner)
     chains: dict[str, Chain] = {}
     silent = SilentRoles()
@@ -242,4 +251,7 @@ def _parts(keyframes: Manifest) -> list[int]:
 
 def _key_frames(rows: Sequence[Row]) -> tuple[KeyFrame, ...]:
     ordered = sorted(rows, key=lambda row: row["index"])
-    return tuple(KeyFrame(number, row["timestamp_s"], row["jpeg"]) for number, row in enumerate(ordered, 1))
+    return tuple(
+        KeyFrame(number, row["timestamp_s"], row["jpeg"], row["similarity"])
+        for number, row in enumerate(ordered, 1)
+    )

@@ -24,7 +24,7 @@ class CaptionRows:
         self._stage = stage
         self._captioner, self._summarizer = _by(captioner), _by(summarizer)
         self._tables: dict[str, list[Row]] = {"differentials": [], "captions": [], "rejects": []}
-        self._clips = 0
+        self._clips = self._shortened = 0
 
     def add(self, clip: Row, chain: Chain) -> None:
         """Add what came of a clip; ``clip`` is its row of table ``clips``."""
@@ -34,14 +34,17 @@ class CaptionRows:
             self._tables["rejects"].append(reject_row(clip, self._stage, *reasons))
             return
         self._tables["differentials"] += [self._differential(clip["clip_id"], d) for d in chain.differentials]
-        for role, caption, by in (
-            ("fast", chain.fast, self._captioner),
-            ("summary", chain.summary, self._summarizer),
+        self._shortened += chain.shortened
+        whole = clip["start_s"], clip["end_s"]
+        for role, caption, by, span_s in (
+            ("fast", chain.fast, self._captioner, whole),
+            *(("part_summary", p.caption, self._summarizer, (p.start_s, p.end_s)) for p in chain.parts),
+            ("summary", chain.summary, self._summarizer, whole),
         ):
             if caption is not None:
-                self._tables["captions"].append(_caption_row(clip, role, caption, by))
+                self._tables["captions"].append(_caption_row(clip, role, caption, by, span_s))
         for role, caption in chain.derived.items():
-            self._tables["captions"].append(_caption_row(clip, role, caption, self._summarizer))
+            self._tables["captions"].append(_caption_row(clip, role, caption, self._summarizer, whole))
 
     def _differential(self, clip_id: str, caption: Differential) -> Row:
         return {
@@ -69,6 +72,8 @@ class CaptionRows:
             "metric:fallbacks": sum(row["fallback"] for row in differentials),
             "metric:flagged_captions": sum(bool(row["checks"]) for row in self._tables["captions"]),
         }
+        if self._shortened:
+            counts["metric:shortened_notes"] = self._shortened
         return counts | ({f"reject:{CAPTION_FAILED}": rejected} if rejected else {})
 
 
@@ -81,11 +86,11 @@ def _by(spec: EngineSpec) -> Row:
     }
 
 
-def _caption_row(clip: Row, role: str, caption: Caption, by: Row) -> Row:
+def _caption_row(clip: Row, role: str, caption: Caption, by: Row, span_s: tuple[float, float]) -> Row:
     return {
         "clip_id": clip["clip_id"],
-        "start_s": clip["start_s"],
-        "end_s": clip["end_s"],
+        "start_s": span_s[0],
+        "end_s": span_s[1],
         "role": role,
         **_answer(caption),
         **by,

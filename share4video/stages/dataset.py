@@ -22,7 +22,7 @@ VERSION = "1"
 EXPORT_NAME = "sharegpt4video.jsonl"
 CARD_NAME = "README.md"
 
-_ROLE_ORDER = ("brief", "sliding", "summary", "fast", "recaption", "prompt", "structured")
+_ROLE_ORDER = ("brief", "sliding", "part_summary", "summary", "fast", "recaption", "prompt", "structured")
 
 Row = Mapping[str, Any]
 

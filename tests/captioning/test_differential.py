@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import pickle
+from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,9 @@ from share4video.captioning.differential import (
     Caption,
     Chain,
     ChainRules,
+    Differential,
     Failure,
+    PartSummary,
     Step,
 )
 
@@ -136,10 +141,17 @@ def test_only_the_step_that_was_asked_for_is_taken() -> None:
         chain.take(step, said(step))
 
 
-@pytest.mark.parametrize("times", [[], [1.0, 1.0], [2.0, 1.0]])
+@pytest.mark.parametrize("times", [[1.0, 1.0], [2.0, 1.0]])
 def test_key_frames_are_in_order_of_time(times: list[float]) -> None:
     with pytest.raises(ValueError, match="order of time"):
         Chain(times, REFERENCE)
+
+
+def test_a_clip_has_a_key_frame() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Chain([], REFERENCE)
+    with pytest.raises(ValueError, match="at least one"):
+        Chain.growing(REFERENCE).close()
 
 
 OUTCOMES = st.sampled_from(
@@ -151,37 +163,206 @@ RULES = st.builds(
     anchor_every_s=st.none() | st.floats(1, 30),
     max_fallback_share=st.floats(0, 1),
     fast=st.booleans(),
+    window=st.integers(2, 8),
+    memory=st.booleans(),
+    summary_budget_tokens=st.none() | st.integers(1024, 1400),
+    part_every_anchor=st.booleans(),
+)
+FRAMES = st.lists(
+    st.tuples(st.integers(0, 1000), st.sampled_from([False, False, True])),
+    min_size=1,
+    max_size=40,
+    unique_by=lambda frame: frame[0],
 )
 
 
-@given(
-    st.lists(st.integers(0, 1000), min_size=1, max_size=25, unique=True),
-    RULES,
-    st.lists(OUTCOMES, max_size=80),
-)
+def in_order(frames: list[tuple[int, bool]]) -> tuple[list[float], list[bool]]:
+    ordered = sorted(frames)
+    return [time / 4 for time, _ in ordered], [cut for _, cut in ordered]
+
+
+@given(FRAMES, RULES, st.lists(OUTCOMES, max_size=80))
 def test_every_chain_ends_captioned_or_rejected(
-    times: list[int], rules: ChainRules, outcomes: list[Caption | Failure]
+    frames: list[tuple[int, bool]], rules: ChainRules, outcomes: list[Caption | Failure]
 ) -> None:
-    times_s = sorted(t / 4 for t in times)
-    chain, waiting, keys = Chain(times_s, rules), iter(outcomes), []
+    times_s, cuts = in_order(frames)
+    chain, waiting, keys = Chain(times_s, rules, cuts=cuts), iter(outcomes), []
     while (step := chain.next()) is not None:
         keys.append(step.key)
-        left = chain.steps_left
+        assert chain.steps_left > 0
         chain.take(step, next(waiting, Caption("fine", 1)))
-        assert chain.steps_left <= left
     assert len(set(keys)) == len(keys)  # an answer is found again by its key
-    assert len(keys) <= 2 * ATTEMPTS * len(times_s) + 2 * ATTEMPTS
+    asked_of_frames = [key for key in keys if not key.startswith(("part", "summary", "fast"))]
+    assert len(asked_of_frames) <= 2 * ATTEMPTS * len(times_s)
     assert chain.steps_left == 0
-    if chain.rejection is None:
-        assert [d.frame for d in chain.differentials] == list(range(len(times_s)))
-        assert all(d.text for d in chain.differentials)
-        assert all(math.isclose(d.end_s, t) for d, t in zip(chain.differentials, times_s, strict=True))
-        assert chain.summary is not None
-        assert (chain.fast is not None) is rules.fast
-        flagged = sum(d.fallback for d in chain.differentials)
-        assert flagged <= rules.max_fallback_share * len(times_s)
-        since = 0
-        for frame, differential in enumerate(chain.differentials):
-            since = 0 if differential.kind != "difference" else since + 1
-            assert since < (rules.anchor_every_frames or math.inf)
-            assert (differential.kind == "first") is (frame == 0)
+    if chain.rejection is not None:
+        return
+    assert all(d.text for d in chain.differentials)
+    assert chain.summary is not None
+    assert (chain.fast is not None) is rules.fast
+    flagged = sum(d.fallback for d in chain.differentials)
+    assert flagged <= rules.max_fallback_share * len(times_s)
+    full = told = -1
+    for caption in chain.differentials:
+        assert (caption.kind == "first") is (told < 0)
+        new = range(told + 1, caption.frame + 1)  # every key frame is answered for once, in order
+        assert len(new) == 1 or (caption.kind == "window" and 1 < len(new) < rules.window)
+        assert caption.end_s == times_s[caption.frame]
+        is_full = caption.kind in ("first", "anchor")
+        assert caption.start_s == (caption.end_s if is_full else times_s[told])
+        for frame in new:
+            due = full < 0 or (
+                cuts[frame]
+                or frame - full >= (rules.anchor_every_frames or math.inf)
+                or times_s[frame] - times_s[full] >= (rules.anchor_every_s or math.inf)
+            )
+            assert is_full if due else not is_full or caption.fallback
+        full, told = (caption.frame if is_full else full), caption.frame
+    assert told == len(times_s) - 1
+    for part in chain.parts:
+        assert times_s[0] <= part.start_s <= part.end_s <= times_s[-1]
+
+
+@given(FRAMES, RULES, st.lists(OUTCOMES, max_size=80), st.randoms())
+def test_a_clip_that_grows_is_captioned_as_one_that_is_known(
+    frames: list[tuple[int, bool]], rules: ChainRules, outcomes: list[Caption | Failure], chance: Random
+) -> None:
+    rules = replace(rules, differential=True, fast=False, summary=True, max_fallback_share=1.0)
+    times_s, cuts = in_order(frames)
+    known, answers, steps = Chain(times_s, rules, cuts=cuts), iter(outcomes), []
+    while (step := known.next()) is not None:
+        steps.append((step, next(answers, said(step))))
+        known.take(*steps[-1])
+
+    growing, coming = Chain.growing(rules), iter(zip(times_s, cuts, strict=True))
+    told: list[Step] = []
+    handed_out: list[Differential | PartSummary] = []
+    while growing.rejection is None and (growing.next() is not None or not growing.closed):
+        asked = growing.next()
+        if asked is None or (not growing.closed and chance.random() < 0.5):
+            frame = next(coming, None)
+            if frame is None:
+                growing.close()
+            else:
+                growing.extend(*frame)
+        else:
+            told.append(asked)
+            assert asked == steps[len(told) - 1][0]
+            growing.take(asked, steps[len(told) - 1][1])
+            handed_out += growing.hand_out()
+            assert not growing.differentials
+            assert not growing.parts
+    assert told == [step for step, _ in steps]
+    assert growing.rejection == known.rejection
+    assert growing.summary == known.summary
+    assert [c for c in handed_out if isinstance(c, Differential)] == known.differentials
+    assert [c for c in handed_out if isinstance(c, PartSummary)] == known.parts
+
+
+def test_fallbacks_of_a_clip_that_grows_are_judged_when_their_share_is_known() -> None:
+    chain = Chain.growing(REFERENCE)
+    for number in range(4):
+        chain.extend(2.0 * number)
+    carry(chain, {"difference-1-0": Failure("gone")})
+    assert chain.rejection is None
+    chain.close()
+    assert chain.rejection is not None
+    assert (chain.rejection.measured, chain.next()) == (0.25, None)
+
+
+def test_a_clip_grows_until_it_is_closed() -> None:
+    chain = Chain.growing(REFERENCE)
+    assert chain.next() is None
+    chain.extend(0.0)
+    with pytest.raises(ValueError, match="order of time"):
+        chain.extend(0.0)
+    chain.close()
+    with pytest.raises(ValueError, match="no more"):
+        chain.extend(2.0)
+    with pytest.raises(ValueError, match="all key frames at once"):
+        Chain.growing(ChainRules(fast=True))
+
+
+def test_what_a_growing_clip_holds_does_not_grow_with_it() -> None:
+    def held_after(frames: int) -> int:
+        chain = Chain.growing(ChainRules(anchor_every_frames=8, summary_budget_tokens=2048))
+        for number in range(frames):
+            chain.extend(2.0 * number)
+            while (step := chain.next()) is not None:
+                chain.take(step, Caption("A dog runs. " * 20, 80))
+                chain.hand_out()
+        return len(pickle.dumps(chain.__dict__))
+
+    assert held_after(2000) < 2 * held_after(100)
+
+
+def test_a_scene_cut_is_an_anchor() -> None:
+    chain = Chain([0.0, 2.0, 4.0, 6.0], REFERENCE, cuts=[False, False, True, False])
+    assert [step.kind[0] for step in carry(chain)] == ["f", "d", "a", "d", "s"]
+    assert not chain.differentials[2].fallback
+
+
+def test_windows_share_a_frame_and_stop_before_an_anchor() -> None:
+    chain = Chain([2.0 * n for n in range(10)], ChainRules(window=4, anchor_every_frames=6))
+    steps = carry(chain)
+    assert [step.key for step in steps] == [
+        "first-0-0",
+        "window-0-3-0",
+        "window-3-5-0",
+        "anchor-6-0",
+        "window-6-9-0",
+        "summary-0",
+    ]
+    assert [(step.since, step.before) for step in steps if step.kind == "window"] == [
+        (0, "<first-0-0>"),
+        (3, "<window-0-3-0>"),
+        (6, "<anchor-6-0>"),
+    ]
+    assert [(d.start_s, d.end_s) for d in chain.differentials] == [
+        (0.0, 0.0),
+        (0.0, 6.0),
+        (6.0, 10.0),
+        (12.0, 12.0),
+        (12.0, 18.0),
+    ]
+    assert [(c.start_s, c.timestamp_s) for c in steps[-1].captions][1] == (0.0, 6.0)
+    with pytest.raises(ValueError, match="two frames or more"):
+        ChainRules(window=1)
+
+
+def test_a_window_of_two_frames_is_a_difference() -> None:
+    steps = carry(Chain([0.0, 2.0, 4.0, 6.0], ChainRules(window=3)))
+    assert [step.key for step in steps] == ["first-0-0", "window-0-2-0", "difference-3-0", "summary-0"]
+
+
+def test_where_a_window_fails_an_anchor_stands_in_for_its_first_frame_and_the_next_begins_there() -> None:
+    chain = Chain([2.0 * n for n in range(5)], replace(TOLERANT, window=4))
+    steps = carry(chain, {"window-0-3-0": Failure("HTTP 500")})
+    assert [step.key for step in steps][1:4] == ["window-0-3-0", "anchor-1-0", "window-1-4-0"]
+    assert [(d.frame, d.fallback) for d in chain.differentials] == [(0, False), (1, True), (4, False)]
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_without_memory_no_caption_goes_into_the_next(window: int) -> None:
+    rules = ChainRules(memory=False, window=window)
+    assert all(step.before == "" for step in carry(Chain([0.0, 2.0, 4.0, 6.0], rules)))
+
+
+def test_a_long_clip_is_summed_up_in_parts() -> None:
+    rules = ChainRules(anchor_every_frames=4, summary_budget_tokens=1024)
+    chain = Chain([2.0 * n for n in range(12)], rules)
+    steps = carry(chain)
+    asked = [step.key for step in steps if step.captions]
+    assert asked == ["part-1-0-0", "part-1-1-0", "part-1-2-0", "summary-0"]
+    assert steps.index(next(step for step in steps if step.part)) < 9  # as soon as no more fit
+    spans = [(0.0, 6.0, "<part-1-0-0>"), (8.0, 14.0, "<part-1-1-0>"), (16.0, 22.0, "<part-1-2-0>")]
+    assert [(p.start_s, p.end_s, p.caption.text) for p in chain.parts] == spans
+    assert [(c.start_s, c.timestamp_s, c.caption) for c in steps[-1].captions] == spans
+
+
+def test_a_part_without_a_summary_costs_the_clip() -> None:
+    rules = ChainRules(summary_budget_tokens=1024)
+    chain = Chain([2.0 * n for n in range(12)], rules)
+    carry(chain, {"part-1-0-0": Failure("gone")})
+    assert chain.rejection is not None
+    assert chain.rejection.sentence == "no part caption: gone"

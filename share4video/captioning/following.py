@@ -1,0 +1,76 @@
+"""Captions of a video as it is read: the chain grows with its key frames, and nothing waits for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+from share4video.captioning.client import CallError, ChatClient, Outcome
+from share4video.captioning.clip import ClipRejected, SpanCaption, answer_or_error, of_frame
+from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
+from share4video.captioning.differential import Differential, PartSummary
+from share4video.captioning.roles import KeyFrame
+from share4video.config import CaptionConfig
+
+
+async def follow_captions(
+    frames: Iterator[KeyFrame],
+    *,
+    captioner: ChatClient,
+    summarizer: ChatClient | None = None,
+    config: CaptionConfig | None = None,
+    cut_threshold: float | None = None,
+    clip_id: str = "",
+) -> AsyncIterator[SpanCaption]:
+    """Yield a caption per key frame as it comes, a summary per stretch between anchors, and one of all.
+
+    What is held does not grow with the video. The next key frame is taken when the captions of those before
+    are there; a fast caption, which needs them all at once, is not asked for.
+
+    Args:
+        frames: the key frames in order of time, numbered from 1; iterated in a thread.
+        summarizer: the captioner where it is None.
+        cut_threshold: a key frame less similar than this to the one before begins a scene.
+        clip_id: seeds the second attempt at a caption that fails its checks.
+
+    Raises:
+        ClipRejected: a call failed for good, or too many key frames have no sound caption, which is known
+            at the end only.
+        UserError: the engine refuses the key or knows no such model.
+    """
+    plan = CaptionPlan.of(
+        config or CaptionConfig(),
+        captioner.spec,
+        summarizer.spec if summarizer else None,
+        cut_threshold=cut_threshold,
+    )
+    rules = replace(plan.rules, fast=False, part_every_anchor=True)
+    conversation = ClipConversation(clip_id, None, replace(plan, rules=rules))
+    clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
+    chain = conversation.chain
+    outcome: Outcome | None = None
+    while True:
+        call = conversation.next()
+        if call is not None:
+            outcome = await answer_or_error(clients[call.engine], await asyncio.to_thread(call.build))
+            conversation.take(call, outcome)
+            for caption in chain.hand_out():
+                yield _told(caption)
+        elif chain.closed:
+            break
+        elif (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            conversation.extend(frame)
+        else:
+            conversation.close()
+    if chain.rejection is not None:
+        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
+    if chain.summary is not None:
+        yield SpanCaption("summary", 0, chain.start_s, chain.end_s, chain.summary.text, chain.summary.failed)
+
+
+def _told(caption: Differential | PartSummary) -> SpanCaption:
+    if isinstance(caption, Differential):
+        return of_frame(caption)
+    said = caption.caption
+    return SpanCaption("part_summary", 0, caption.start_s, caption.end_s, said.text, said.failed)
