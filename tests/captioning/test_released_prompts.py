@@ -29,7 +29,7 @@ from share4video.captioning.roles import (
     TimedCaption,
     messages,
 )
-from share4video.config import EngineSpec
+from share4video.config import CaptionConfig, EngineSpec
 from tests.engines import picture
 from tests.serving.upstream_host import UpstreamHost, upstream_host
 
@@ -106,7 +106,9 @@ def sent(upstream: UpstreamHost, frames: list[KeyFrame], role: ClipRole) -> list
 
     async def run() -> None:
         async with ChatClient(Endpoint(upstream.base_url, "m", spec)) as client:
-            async for _ in stream_captions(frames, [role], captioner=client):
+            async for _ in stream_captions(
+                frames, [role], captioner=client, config=CaptionConfig(mode="reference")
+            ):
                 pass
 
     asyncio.run(run())

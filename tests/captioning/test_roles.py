@@ -16,12 +16,15 @@ from share4video.captioning.roles import (
     Difference,
     Fast,
     First,
+    Part,
     Recaption,
     RoleInput,
     ShortPrompt,
+    Span,
     Structured,
     Summary,
     TimedCaption,
+    Window,
     leaks,
     messages,
     prompt_version,
@@ -40,10 +43,18 @@ INPUTS: dict[str, RoleInput] = {
     "summary": Summary(CAPTIONS),
     "recaption": Recaption("a ball on a hill"),
 }
-ADDED: dict[str, RoleInput] = {  # roles that the released captioner does not have
+REFUSED: dict[str, RoleInput] = {  # roles that the released captioner does not have
     "prompt": ShortPrompt("A red ball rolls down a green hill."),
     "structured": Structured(CAPTIONS),
 }
+ADDED: dict[str, RoleInput] = (
+    REFUSED
+    | {  # and those that are put to it in its own words
+        "window": Window(FRAMES[:3], "A red ball."),
+        "part": Part(CAPTIONS),
+        "span": Span(1.0, 5.0, CAPTIONS[:1], CAPTIONS[1:]),
+    }
+)
 
 
 def text_of(message: Any) -> str:
@@ -139,6 +150,7 @@ def test_teacher_sends_four_blocks_first_and_frames_as_they_are_stored(role: str
         "fast": FRAMES,
         "first": FRAMES[:1],
         "difference": (FRAMES[1], FRAMES[3]),
+        "window": FRAMES[:3],
     }.get(role, ())
     assert images_of(user) == [frame.image for frame in expected]
     for frame in expected:
@@ -169,13 +181,13 @@ def test_every_prompt_gives_itself_away(dialect: Dialect) -> None:
         assert "  " not in said
 
 
-@pytest.mark.parametrize("role", ADDED)
+@pytest.mark.parametrize("role", REFUSED)
 def test_what_the_release_was_never_asked_is_refused(role: str) -> None:
     with pytest.raises(UserError, match=f"no role {role}: name a general model with dialect: teacher"):
         messages("sharecaptioner", ADDED[role])
 
 
-@pytest.mark.parametrize("role", ADDED)
+@pytest.mark.parametrize("role", REFUSED)
 def test_texts_are_all_the_added_roles_are_given(role: str) -> None:
     given = text_of(messages("teacher", ADDED[role])[1])
     assert (
