@@ -166,7 +166,7 @@ def test_every_caption_is_summed_up_once_and_in_order(
 
 
 def test_a_full_caption_and_the_change_after_it_are_in_one_part() -> None:
-    """Three captions of which two fit: the change would else be told of a frame that the part does not know."""
+    """Three captions of which two fit: a part must not begin with a change of a frame it does not know."""
     notes = Notes(BUDGET)
     long = "word " * 90
     parts = carry(notes, [(note(n, long), n in (0, 3)) for n in range(6)])
