@@ -13,6 +13,8 @@ from share4video.captioning.differential import Differential, PartSummary
 from share4video.captioning.roles import KeyFrame
 from share4video.config import CaptionConfig
 
+DEFAULT_BUDGET_TOKENS = CaptionConfig().summary_budget_tokens
+
 
 async def follow_captions(
     frames: Iterator[KeyFrame],
@@ -25,7 +27,8 @@ async def follow_captions(
 ) -> AsyncIterator[SpanCaption]:
     """Yield a caption per key frame as it comes, a summary per stretch between anchors, and one of all.
 
-    What is held does not grow with the video. The next key frame is taken when the captions of those before
+    What is held does not grow with the video, for which the summaries' prompts have a bound also where the
+    settings have none. The next key frame is taken when the captions of those before
     are there; a fast caption, which needs them all at once, is not asked for.
 
     Args:
@@ -45,7 +48,8 @@ async def follow_captions(
         summarizer.spec if summarizer else None,
         cut_threshold=cut_threshold,
     )
-    rules = replace(plan.rules, fast=False, part_every_anchor=True)
+    budget = plan.rules.summary_budget_tokens or DEFAULT_BUDGET_TOKENS
+    rules = replace(plan.rules, fast=False, part_every_anchor=True, summary_budget_tokens=budget)
     conversation = ClipConversation(clip_id, None, replace(plan, rules=rules))
     clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
     chain = conversation.chain

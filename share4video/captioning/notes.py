@@ -140,7 +140,8 @@ class Notes:
     def _cut(self, level: int) -> int:
         """Return how many of a level's lines are to be summed up because no more fit; 0 for none.
 
-        They end before the last anchor, or in the middle where there is none.
+        They end before the last anchor, or in the middle where there is none; a part that begins with a
+        change never follows a full caption that is in no part.
         """
         lines = self._levels[level]
         anchors = [number for number, line in enumerate(lines) if number and line.anchor]
@@ -150,7 +151,7 @@ class Notes:
             return 0
         if anchors:
             return anchors[-1]
-        return max(len(lines) // 2, 2 if level else 1)
+        return max(len(lines) // 2, 2)
 
 
 def shortened(text: str, most_tokens: int) -> str:

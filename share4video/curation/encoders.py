@@ -129,7 +129,7 @@ def _averaging(pixels: int, cells: int) -> npt.NDArray[np.float32]:
 
 DESCRIPTOR = DescriptorEncoder()
 # For whole clips: forgives crops and re-encoding, and is blind to brightness as such.
-COARSE_DESCRIPTOR = DescriptorEncoder(name="descriptor-coarse", cells=8, ground=0.0, cut_threshold=0.5)
+COARSE_DESCRIPTOR = DescriptorEncoder(name="descriptor-coarse", cells=8, ground=0.0, cut_threshold=0.55)
 # Of CLIP's class tokens; ours, not measured. Here, so that whoever reads key frames need not load the model.
 CLIP_CUT_THRESHOLD = 0.7
 

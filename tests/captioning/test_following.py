@@ -12,6 +12,7 @@ import pytest
 from share4video.captioning.client import ChatClient
 from share4video.captioning.clip import ClipRejected, SpanCaption
 from share4video.captioning.following import follow_captions
+from share4video.captioning.notes import estimated_tokens
 from share4video.captioning.role_inputs import KeyFrame
 from share4video.config import CaptionConfig
 from tests.engines import FakeEngine, frames
@@ -114,3 +115,12 @@ def test_what_cannot_be_told_ends_it_after_what_was(fake_engine: FakeEngine) -> 
 def test_a_video_without_a_frame_is_none(fake_engine: FakeEngine) -> None:
     with pytest.raises(ValueError, match="at least one key frame"):
         follow(fake_engine, iter(()))
+
+
+def test_prompts_are_bounded_also_where_the_settings_do_not_bound_them(fake_engine: FakeEngine) -> None:
+    said = " ".join(f"It passes tree {one}{other}." for one in "abcdef" for other in "ghijkl")
+    fake_engine.settings(answer=said)
+    told, error = follow(fake_engine, iter(frames(48)), mode="reference", summary_budget_tokens=None)
+    assert error is None
+    assert [one.role for one in told].count("part_summary") >= 2
+    assert max(estimated_tokens(call["prompt"]) for call in fake_engine.calls()) <= 6144

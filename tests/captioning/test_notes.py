@@ -163,3 +163,11 @@ def test_every_caption_is_summed_up_once_and_in_order(
     assert [n for caption in whole for n in stands_for[caption]] == list(range(len(given_texts)))
     for dialect in DIALECTS:
         assert prompt_tokens(dialect, Summary(whole)) <= budget
+
+
+def test_a_full_caption_and_the_change_after_it_are_in_one_part() -> None:
+    """Three captions of which two fit: a part must not begin with a change of a frame it does not know."""
+    notes = Notes(BUDGET)
+    long = "word " * 90
+    parts = carry(notes, [(note(n, long), n in (0, 3)) for n in range(6)])
+    assert [[c.number for c in part.captions] for part in parts if part.level == 1] == [[1, 2], [4, 5]]

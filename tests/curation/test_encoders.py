@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from share4video.curation.encoders import (
     HashingEncoder,
     Rgb,
     TextEncoder,
+    cut_threshold,
     frame_encoder,
     text_encoder,
 )
@@ -153,3 +155,36 @@ def test_encoders_are_found_by_name() -> None:
     for find in (frame_encoder, text_encoder):
         with pytest.raises(UserError, match="unknown"):
             find("magic")
+
+
+def test_bounds_on_cuts_are_known_without_loading_a_model() -> None:
+    assert cut_threshold("descriptor") == DESCRIPTOR.cut_threshold < DESCRIPTOR.threshold
+    assert cut_threshold("open_clip:ViT-L-14-336-quickgelu") == 0.7
+    assert "torch" not in loaded_by(
+        "from share4video.curation.encoders import cut_threshold as c; c('open_clip:x')"
+    )
+    with pytest.raises(UserError, match="unknown frame encoder"):
+        cut_threshold("nothing")
+
+
+@pytest.mark.parametrize("encoder", [DESCRIPTOR, COARSE_DESCRIPTOR], ids=lambda encoder: encoder.name)
+def test_frames_of_two_films_are_of_two_scenes(data_root: Path, encoder: FrameEncoder) -> None:
+    """A long take is one scene; where one film follows another a cut is found, but for few."""
+    videos = data_root / "videos"
+    names = ("dj_video3", "jesse_dance", "making_cake", "playing_guitar", "yoga", "hitting_baseball")
+    films = {name: encoder.encode(opening(videos / f"{name}.mp4")) for name in names}
+    joints = [float(films[one][-1] @ films[other][0]) for one, other in permutations(films, 2)]
+    assert np.mean(np.array(joints) < encoder.cut_threshold) > 0.9
+    for name in ("dj_video3", "jesse_dance", "playing_guitar", "yoga"):
+        for before, after in pairwise(films[name]):
+            assert float(before @ after) >= encoder.cut_threshold
+
+
+def opening(path: Path) -> list[Rgb]:
+    return [frame.rgb for frame in frames_at(path, [0.0, 2.0, 4.0, 6.0, 8.0], max_side=256)]
+
+
+def loaded_by(code: str) -> str:
+    """Return the names of the modules that are loaded after ``code`` ran in a process of its own."""
+    words = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
