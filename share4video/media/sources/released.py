@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from share4video.dataset.formats import sharegpt4video
-from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
+from share4video.dataset.formats.lines import LINE_TOO_LONG, Reject, numbered_lines
 from share4video.media.limits import MediaError
 from share4video.media.sources.archive import SUFFIX, is_archive_name, open_archive
 from share4video.media.sources.lists import Line, broken, canonical
@@ -53,9 +53,9 @@ def read_released(path: Path) -> Iterator[Line]:
                 yield _line(sharegpt4video.parse(line, number))
 
 
-def _line(found: sharegpt4video.Record | sharegpt4video.Reject) -> Line:
-    if isinstance(found, sharegpt4video.Reject):
-        return broken(found.line, found.reason, found.sentence)
+def _line(found: sharegpt4video.Record | Reject) -> Line:
+    if isinstance(found, Reject):
+        return broken(found.number, found.reason, found.sentence)
     folder, _, name = found.video_path.rpartition("/")
     archive = found.zip_folder
     if archive and not is_archive_name(archive):
