@@ -8,6 +8,7 @@ out; ``rejects.jsonl`` says which were left out and why. None of it depends on w
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -153,21 +154,22 @@ def export_folder(target: Path) -> Iterator[ExportFolder]:
         if target.is_dir() and any(target.iterdir()):
             raise UserError("the folder is not empty", where=str(target), fix="name another, or delete it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        root = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        with _held(target.parent):  # else a folder could be swept away before it is held
+            _sweep(target)
+            root = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+            holding = ExitStack()
+            holding.enter_context(_held(root))
     except OSError as error:
         raise UserError(
             f"cannot make the folder: {error.strerror}", where=str(target), fix="name another folder"
         ) from error
-    held = os.open(root, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    try:
-        yield ExportFolder(root)
-        root.chmod(0o755)
-        os.replace(root, target)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-        os.close(held)
+    with holding:
+        try:
+            yield ExportFolder(root)
+            root.chmod(0o755)
+            os.replace(root, target)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def read_index(target: Path) -> dict[str, Any] | None:
@@ -185,12 +187,17 @@ def _prefix(target: Path) -> str:
 
 def _sweep(target: Path) -> None:
     """Remove what exports to this folder left when they were killed: nobody holds it any more."""
-    for left in target.parent.glob(f"{_prefix(target)}*"):
-        held = os.open(left, os.O_RDONLY)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for left in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
+        with suppress(BlockingIOError), _held(left, wait=False):  # unless another export writes it now
             shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # another export of now
-        finally:
-            os.close(held)
+
+
+@contextmanager
+def _held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock on a folder. Raises BlockingIOError where it is not to be waited for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,8 @@
 """Open-Sora's list of videos with captions, a CSV file.
 
-Its columns are those of Open-Sora's ``tools/datasets``: ``path`` and ``text``, and of the others ``num_frames``,
-``width``, ``height``, ``aspect_ratio`` (height by width), ``resolution`` (height times width) and ``fps``. A
-row is a whole file: the form has no columns for a span of one.
+Its columns are those of Open-Sora's ``tools/datasets``: ``path`` and ``text``, and of the others
+``num_frames``, ``width``, ``height``, ``aspect_ratio`` (height by width), ``resolution`` (height times width)
+and ``fps``. A row is a whole file: the form has no columns for a span of one.
 """
 
 from __future__ import annotations

@@ -94,9 +94,9 @@ class ShardWriter:
 def read(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[Sample | Reject]:
     """Yield the samples of a shard in order, one in memory at a time. Nothing is written anywhere.
 
-    A member that is no plain file, is named like no sample's or is over its bound is a reject (``not_allowed``,
-    ``too_large``) and is not part of its sample; so is a sample over ``MAX_SAMPLE_BYTES``. Numbers count
-    members from 1.
+    A member that is no plain file, is named like no sample's or is over its bound is a reject
+    (``not_allowed``, ``too_large``) and is not part of its sample; so is a member that brings its sample over
+    ``MAX_SAMPLE_BYTES``. Numbers count members from 1.
 
     Raises:
         UserError: the file cannot be read, or is no whole archive; what came before was yielded.
@@ -115,7 +115,7 @@ def read(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[Sa
                 if isinstance(data, Reject):
                     yield Reject(number, data.reason, data.sentence)
                     continue
-                own, _, kind = name.partition(".")
+                own, kind = _split(name)
                 if own != key and members:
                     yield Sample(key, members)
                 if own != key:
@@ -138,11 +138,11 @@ def _members(file: BinaryIO, max_bytes: int) -> Iterator[tuple[str, bytes | Reje
     reached = -1
     with tarfile.open(fileobj=cast(Any, _Bounded(file, max_bytes)), mode="r:") as tar:
         while (info := tar.next()) is not None:
-            tar.members = []  # else every header of the archive is kept
+            cast(Any, tar).members = []  # else every header of the archive is kept
             if info.offset <= reached or info.size < 0:
                 raise tarfile.ReadError("members overlap")
             reached = info.offset
-            own, _, kind = info.name.partition(".")
+            own, kind = _split(info.name)
             if not info.isreg() or info.issparse():
                 yield info.name, Reject(0, "not_allowed", f"{info.name!r} is no plain file")
             elif not _KEY.fullmatch(own.rpartition("/")[2]) or not _KIND.fullmatch(kind) or not _inside(own):
@@ -156,6 +156,13 @@ def _members(file: BinaryIO, max_bytes: int) -> Iterator[tuple[str, bytes | Reje
                 if len(data) != info.size:
                     raise tarfile.ReadError("it breaks off")
                 yield info.name, data
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a member's key and kind: the folder belongs to the key, the kind begins at the first dot."""
+    folder, slash, base = name.rpartition("/")
+    own, _, kind = base.partition(".")
+    return folder + slash + own, kind
 
 
 def _inside(name: str) -> bool:
