@@ -27,11 +27,12 @@ def write_huggingface(job: Job) -> None:
     while group or not parts:
         with job.folder.file(_PART.format(parts)) as file:
             shard = huggingface.ShardWriter(file)
-            while group and shard.bytes < job.options.shard_bytes:
+            full = False
+            while group and not full:
                 shard.add(group)
                 tally.add(group)
                 job.folder.rows_out += len(group)
-                group = _group(samples)
+                group, full = _group(samples), shard.bytes >= job.options.shard_bytes
             shard.close()
         parts += 1
     for number in range(parts):
