@@ -88,8 +88,9 @@ def _elements(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any] | Reject]:
                 number += 1
                 yield building.finished(number)
                 building = _Building()
-    except (ijson.JSONError, ValueError) as error:
-        what = " ".join(str(error.args[0] if error.args else error).split())[:100]
+    except (ijson.JSONError, ValueError, SystemError) as error:  # the last for a number of too many digits
+        cause = error.__cause__ or error
+        what = " ".join(str(cause.args[0] if cause.args else cause).split())[:100]
         raise UserError(
             f"the JSON breaks off after {number} elements: {what}", where=str(path), fix="fetch it again"
         ) from error
