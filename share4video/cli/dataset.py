@@ -70,7 +70,7 @@ def export(
             "--format",
             metavar="NAME",
             help="tables, or of a dataset sharegpt4video, llava-video, llava-grid, captioner, open-sora, "
-            "open-sora-plan, huggingface or webdataset.",
+            "open-sora-plan, huggingface or webdataset; of a mixture llava.",
         ),
     ] = "tables",
     source: Annotated[
@@ -122,7 +122,7 @@ def _print_export(index: dict[str, Any], folder: Path) -> None:
         if not file["name"].startswith(("images/", "videos/")):
             typer.echo(str(folder / file["name"]))
     left_out = [f"{count} {reason.replace('_', ' ')}" for reason, count in index["rejects"].items()]
-    typer.echo(", ".join([f"{index['rows_in']} clips in, {index['rows_out']} out", *left_out]))
+    typer.echo(", ".join([f"{index['rows_in']} in, {index['rows_out']} out", *left_out]))
     if index["counts"]:
         typer.echo(", ".join(f"{count} {name}" for name, count in index["counts"].items()))
 

@@ -202,7 +202,7 @@ def test_a_released_file_is_imported_and_exported(tmp_path: Path) -> None:
     out = ("--to", str(tmp_path / "out"), *store)
     code, said, _ = run("dataset", "export", ref, "--format", "open-sora-plan", *out)
     assert code == 0
-    assert said.splitlines() == [str(tmp_path / "out" / "videos.json"), "1 clips in, 1 out"]
+    assert said.splitlines() == [str(tmp_path / "out" / "videos.json"), "1 in, 1 out"]
     assert mistake("dataset", "export", ref, "--format", "csv", *out).startswith(
         "there is no such format (csv)"
     )

@@ -39,7 +39,11 @@ RATES = st.floats(0, 1000, allow_nan=False)
 PATIENT = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -87,6 +91,9 @@ def test_an_element_over_a_bound_is_one_reject(tmp_path: Path, monkeypatch: pyte
         b"[NaN]",
         b'["' + b"x" * (elements.MAX_ELEMENT_BYTES + 200_000) + b'"]',
         b"[" + b"9" * 5000 + b"]",
+        b"[1e400]",
+        b'["\xed\xa0\x80"]',
+        b'[{"\xed\xa0\x80": 1}]',
     ],
 )
 def test_what_is_no_list_is_the_users_error(tmp_path: Path, text: bytes) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from share4video.captioning import sharecaptioner
 from share4video.captioning.role_inputs import TimedCaption
+from share4video.config import MixtureConfig
 from share4video.dataset.formats import (
     huggingface,
     llava,
@@ -32,6 +33,7 @@ from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import FORMATS, export
 from share4video.media.compose import stacked_pair, tall_strip
+from share4video.stages import mixture
 from share4video.store import LocalStore
 from tests.export.material import (
     Published,
@@ -327,6 +329,20 @@ def test_videos_that_cannot_be_decoded_are_left_out_and_lost_ones_stop(
     with pytest.raises(UserError, match="does not hold clip clip-red"):
         export(store, published.dataset, tmp_path / "out", "llava-grid", options)
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_a_mixture_is_one_file_with_its_pictures(
+    store: LocalStore, published: Published, tmp_path: Path
+) -> None:
+    config = MixtureConfig(clips_per_shard=2)
+    mixed = mixture.run_stage(mixture.MixtureInputs(published.dataset, str(published.source)), config, store)
+    index = export(store, mixed.ref, tmp_path / "out", "llava")
+    assert (index["rows_in"], index["rows_out"], index["counts"]) == (3, 3, {"caption": 3})
+    found = [item for item in llava.read(tmp_path / "out" / "llava.json") if isinstance(item, llava.Sample)]
+    assert len(found) == 3
+    assert all((tmp_path / "out" / str(sample.image)).is_file() for sample in found)
+    with pytest.raises(UserError, match="is no mixture"):
+        export(store, published.dataset, tmp_path / "none", "llava")
 
 
 def test_mistakes_are_sentences(store: LocalStore, published: Published, tmp_path: Path) -> None:
