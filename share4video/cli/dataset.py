@@ -1,17 +1,22 @@
-"""``share4video dataset list|show|export``: look at what was published and take it elsewhere."""
+"""``share4video dataset list|show|export|import``: what was published, elsewhere and back."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from share4video.cli.options import DEFAULT_STORE, StoreOption, make_folder
+from share4video.cli.options import DEFAULT_STORE, StoreOption, absolute, absolute_source, make_folder
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.errors import UserError
+from share4video.export.job import ExportOptions
+from share4video.export.run import export as write_export
+from share4video.media.sources import join_sources
+from share4video.stages.released import ImportConfig, ImportInputs
+from share4video.stages.released import run_stage as run_import
 from share4video.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Look at published outputs and export them.")
@@ -59,12 +64,49 @@ def show(ref: RefArgument, store: StoreOption = DEFAULT_STORE) -> None:
 def export(
     ref: RefArgument,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write, made if missing.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="tables, or of a dataset sharegpt4video, llava-video, llava-grid, captioner, open-sora, "
+            "open-sora-plan, huggingface or webdataset; of a mixture llava.",
+        ),
+    ] = "tables",
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="SOURCE", help="Where the clips were found: the videos are used."),
+    ] = None,
+    keyframes: Annotated[
+        str | None,
+        typer.Option("--keyframes", metavar="REF", help="The key frames that the captions were made from."),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="With captioner: as many samples of every role.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Which samples --balanced takes.")] = 0,
+    shard_mib: Annotated[
+        int, typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB.")
+    ] = 1024,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write an output's tables as one Parquet file each, and its files, every byte checked by its hash."""
+    """Write an output's tables as one Parquet file each, and its files; or a dataset in another form.
+
+    Every byte is checked by its hash. Other forms than tables are written to a folder that is new or empty.
+    """
     from share4video.dataset.shards import fetch_files, read_table, table_bytes
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
+    if format_ != "tables":
+        options = ExportOptions(
+            source=join_sources([absolute_source(place) for place in source]) if source else "",
+            keyframes=StageRef.parse(keyframes) if keyframes else None,
+            balanced=balanced,
+            seed=seed,
+            shard_bytes=shard_mib << 20,
+        )
+        _print_export(write_export(opened, parsed, to, format_, options), to)
+        return
     manifest = load_manifest(opened, parsed)
     make_folder(to)
     for table in sorted({part.table for part in manifest.parts}):
@@ -73,3 +115,38 @@ def export(
         typer.echo(str(target))
     for path in fetch_files(opened, parsed, to):
         typer.echo(str(path))
+
+
+def _print_export(index: dict[str, Any], folder: Path) -> None:
+    for file in index["files"]:
+        if not file["name"].startswith(("images/", "videos/")):
+            typer.echo(str(folder / file["name"]))
+    left_out = [f"{count} {reason.replace('_', ' ')}" for reason, count in index["rejects"].items()]
+    typer.echo(", ".join([f"{index['rows_in']} in, {index['rows_out']} out", *left_out]))
+    if index["counts"]:
+        typer.echo(", ".join(f"{count} {name}" for name, count in index["counts"].items()))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="sharegpt4video_40k.jsonl, or the 4.8M captions' .json."),
+    ],
+    videos: Annotated[
+        str | None,
+        typer.Option(
+            "--videos", metavar="DIR", help="The released archives: clips are probed. Without, text alone."
+        ),
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", help="The videos' licence.")] = "unknown",
+    title: Annotated[str, typer.Option("--title", help="Heads the data card.")] = "Released captions",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Publish a released caption file as a dataset, to be used like one captioned here."""
+    config = ImportConfig(licence=licence, title=title)
+    inputs = ImportInputs(str(file.expanduser().absolute()), absolute(videos) if videos else None)
+    result = run_import(inputs, config, Store.open(store))
+    rejects = [f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(result.rejects.items())]
+    typer.echo(", ".join([f"{result.rows_in} in, {result.rows_out} out", *rejects]))
+    typer.echo(str(result.ref))

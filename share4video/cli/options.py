@@ -126,10 +126,11 @@ def source_parameter(sources: Sequence[str], config: RunConfig) -> str:
         UserError: a path holds a line break.
     """
     return join_sources(
-        [_absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.allow]
+        [absolute_source(source) for source in sources], [absolute(prefix) for prefix in config.allow]
     )
 
 
-def _absolute_source(source: str) -> str:
+def absolute_source(source: str) -> str:
+    """Return a source with absolute paths, that of its archives too."""
     place, mark, zip_folder = source.partition(ZIP_FOLDER)
     return absolute(place) + mark + (absolute(zip_folder) if mark else "")

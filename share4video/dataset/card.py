@@ -34,16 +34,18 @@ def data_card(facts: CardFacts) -> str:
             " `sharegpt4video.jsonl` holds the differential captions and the summary of every clip in the"
             " form of the released ShareGPT4Video file; the Parquet tables hold all roles."
         ],
-        ["## Clips", "", *_table(["", "mean", "10 %", "median", "90 %"], _clip_lines(facts))],
+        ["## Clips", "", *markdown_table(["", "mean", "10 %", "median", "90 %"], _clip_lines(facts))],
         [
             "## Captions",
             "",
-            *_table(["role", "captions", "words: mean", "10 %", "median", "90 %"], _roles(facts)),
+            *markdown_table(["role", "captions", "words: mean", "10 %", "median", "90 %"], _roles(facts)),
         ],
         [
             "## Models and prompts",
             "",
-            *_table(["role", "dialect", "prompt version", "model", "captions"], _makers(facts.captions)),
+            *markdown_table(
+                ["role", "dialect", "prompt version", "model", "captions"], _makers(facts.captions)
+            ),
         ],
         ["## Checks that captions failed", "", *_counted(_failed_checks(facts.captions), "check")],
         ["## Left out", "", *_counted((row["reason"] for row in facts.rejects), "reason")],
@@ -95,9 +97,14 @@ def _spread(values: Sequence[float], digits: int) -> list[str]:
 
 def _counted(items: Iterable[str], heading: str) -> list[str]:
     counts = sorted(Counter(items).items(), key=lambda pair: (-pair[1], pair[0]))
-    return _table([heading, "count"], [[name, str(count)] for name, count in counts]) if counts else ["None."]
+    return (
+        markdown_table([heading, "count"], [[name, str(count)] for name, count in counts])
+        if counts
+        else ["None."]
+    )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table's lines."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return ["| " + " | ".join(line) + " |" for line in lines]

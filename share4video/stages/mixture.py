@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from share4video.dataset.messages import encode_messages
 from share4video.dataset.mixture import ClipCaptions, QuestionWriter, Sample, TimedCaption
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
-from share4video.media import compose, decode
+from share4video.media.grid_picture import grid_picture
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, reject_row
@@ -206,13 +205,10 @@ def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError |
     clip = job.clip
     try:
         with clip_file(source, clip) as path:
-            frames = decode.uniform_frames(path, config.grid_frames, clip["start_s"], clip["end_s"])
+            span = (clip["start_s"], clip["end_s"])
+            return grid_picture(path, *span, frames=config.grid_frames, quality=config.jpeg_quality)
     except MediaError as error:
         return error
-    target = io.BytesIO()
-    grid = compose.frame_grid([frame.image for frame in frames])
-    grid.save(target, "JPEG", quality=config.jpeg_quality)
-    return target.getvalue()
 
 
 def _row(sample: Sample, image: str) -> Row:

@@ -192,6 +192,26 @@ def test_datasets_are_listed_shown_and_exported(published: tuple[str, StageRef],
     assert mistake("dataset", "list", "--stage", "train", "--store", store).startswith("nothing is published")
 
 
+def test_a_released_file_is_imported_and_exported(tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "store"))
+    file = tmp_path / "captions.json"
+    file.write_text('[{"video_path": "pexels/a.mp4", "caption": "A sea."}, 3]')
+    code, said, _ = run("dataset", "import", str(file), "--licence", "Pexels", *store)
+    assert code == 0
+    counts, ref = said.splitlines()
+    assert counts == "2 in, 1 out, 1 wrong shape"
+    out = ("--to", str(tmp_path / "out"), *store)
+    code, said, _ = run("dataset", "export", ref, "--format", "open-sora-plan", *out)
+    assert code == 0
+    assert said.splitlines() == [str(tmp_path / "out" / "videos.json"), "1 in, 1 out"]
+    assert mistake("dataset", "export", ref, "--format", "csv", *out).startswith(
+        "there is no such format (csv)"
+    )
+    assert mistake("dataset", "export", ref, "--format", "llava-grid", *out).startswith(
+        "format llava-grid needs the videos"
+    )
+
+
 def test_a_damaged_output_does_not_hide_the_others(published: tuple[str, StageRef]) -> None:
     store, ref = published
     broken = Path(store) / "dataset" / "0000" / "manifest.json"

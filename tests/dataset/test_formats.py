@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from share4video.dataset.formats import lines, llava, sharegpt4video
+from share4video.dataset.formats.lines import Reject
 from share4video.dataset.formats.sharegpt4video import SUMMARY_IDX, Caption, Record
 from share4video.dataset.messages import (
     Message,
@@ -61,7 +62,7 @@ def _line(**changes: object) -> dict[str, object]:
     return {**fields, **changes}
 
 
-def _read(tmp_path: Path, *lines: bytes | dict[str, object]) -> list[Record | sharegpt4video.Reject]:
+def _read(tmp_path: Path, *lines: bytes | dict[str, object]) -> list[Record | Reject]:
     file = tmp_path / "captions.jsonl"
     file.write_bytes(b"\n".join(x if isinstance(x, bytes) else json.dumps(x).encode() for x in lines))
     return list(sharegpt4video.read(file))
@@ -89,6 +90,11 @@ def test_the_bytes_of_a_record_are_these(tmp_path: Path) -> None:
         ),
         ({"captions": [{"idx": 0, "content": "A."}, {"idx": -1, "content": "All."}]}, ("idx_not_text",)),
         ({"timestamp": ["0.00", "2.50"]}, ("number_as_text",)),
+        (
+            {"timestamp": ["soon"], "keyframe": [True]},
+            ("keyframe_unreadable", "number_as_text", "timestamp_unreadable"),
+        ),
+        ({"timestamp": None, "keyframe": {}}, ("keyframe_unreadable", "timestamp_unreadable")),
         ({"video_path": "panda/qek9AMGMhzE.mp4", "zip_folder": "panda_videos_11.zip"}, ("damaged_video",)),
     ],
 )
@@ -111,8 +117,6 @@ def test_the_released_files_defects_are_mended_and_noted(
         (b"[" * 100_000, "not_json"),
         (b"[1]", "wrong_shape"),
         (json.dumps(_line(timestamp=[float("nan")])).encode(), "not_json"),
-        (_line(timestamp=["soon"]), "wrong_shape"),
-        (_line(keyframe=[True]), "wrong_shape"),
         (_line(video_id=3), "wrong_shape"),
         (_line(captions=[{"idx": None, "content": "A."}]), "wrong_shape"),
         (_line(captions=[{"idx": "-1", "content": "A."}, {"idx": "-1", "content": "B."}]), "wrong_shape"),
@@ -124,15 +128,15 @@ def test_a_bad_line_is_one_reject_and_the_next_line_is_read(
     tmp_path: Path, line: bytes | dict[str, object], reason: str
 ) -> None:
     first, second = _read(tmp_path, line, _line())
-    assert isinstance(first, sharegpt4video.Reject)
-    assert (first.reason, first.line) == (reason, 1)
+    assert isinstance(first, Reject)
+    assert (first.reason, first.number) == (reason, 1)
     assert isinstance(second, Record)
 
 
 def test_a_video_that_comes_twice_is_taken_once(tmp_path: Path) -> None:
     found = _read(tmp_path, _line(), b"", _line())
-    assert [type(item) for item in found] == [Record, sharegpt4video.Reject]
-    assert found[1].line == 3  # type: ignore[union-attr]
+    assert [type(item) for item in found] == [Record, Reject]
+    assert found[1].number == 3  # type: ignore[union-attr]
 
 
 def test_a_summary_that_is_not_last_is_not_written() -> None:
@@ -144,6 +148,12 @@ def test_a_summary_that_is_not_last_is_not_written() -> None:
 def test_a_missing_file_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="check the path"):
         list(sharegpt4video.read(tmp_path / "none.jsonl"))
+
+
+def test_clock_times_are_seconds(tmp_path: Path) -> None:
+    (record,) = _read(tmp_path, _line(timestamp=["0:02", "00:01:02.5"]))
+    assert isinstance(record, Record)
+    assert record.timestamps == (2, 62.5)
 
 
 @PATIENT
@@ -190,7 +200,7 @@ def test_an_element_that_is_no_sample_is_a_reject(tmp_path: Path, element: objec
     file = tmp_path / "mix.json"
     file.write_text(json.dumps([element]), encoding="utf-8")
     (found,) = llava.read(file)
-    assert isinstance(found, llava.Reject)
+    assert isinstance(found, Reject)
     assert found.sentence
 
 

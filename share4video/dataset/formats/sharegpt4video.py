@@ -6,7 +6,9 @@ One JSON object per line::
      "captions": [{"idx": "0", "content": ...}, ..., {"idx": "-1", "content": ...}], "zip_folder"}
 
 ``idx`` is a string and ``"-1"`` is the summary of the whole video, the last element. The released file does
-not always keep its own rules; what can be mended is mended and noted on the record, the rest is a reject.
+not always keep its own rules; what can be mended is mended and noted on the record, the rest is a reject. The
+types of ``timestamp`` and ``keyframe`` are documented nowhere: numbers, numbers as text and clock times are
+read, and where they are anything else the captions are kept without them.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
+from share4video.dataset.formats.lines import Reject, json_line, json_lines
 from share4video.errors import UserError
 
 SUMMARY_IDX = "-1"
@@ -46,7 +48,9 @@ class Record:
         captions: differential captions in order, then the summary if there is one.
         zip_folder: the archive that holds the video; empty where the videos are not archived.
         notes: what the reader mended or found odd, as codes: ``no_summary``, ``summary_not_last``,
-            ``idx_not_text``, ``number_as_text``, ``damaged_video``. Never written.
+            ``idx_not_text``, ``number_as_text``, ``timestamp_unreadable``, ``keyframe_unreadable``,
+            ``damaged_video``. Never written.
+        number: of its line or element, from 1; 0 where it was not read.
     """
 
     video_id: str
@@ -56,6 +60,7 @@ class Record:
     captions: tuple[Caption, ...]
     zip_folder: str
     notes: tuple[str, ...] = ()
+    number: int = field(default=0, compare=False)
 
     @property
     def summary(self) -> str | None:
@@ -67,18 +72,10 @@ class Record:
         return tuple(c for c in self.captions if c.idx != SUMMARY_IDX)
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A line that is no record. ``reason`` is one of ``line_too_long``, ``not_json``, ``wrong_shape``,
-    ``no_captions`` and ``duplicate_id``."""
-
-    line: int
-    reason: str
-    sentence: str
-
-
 def read(path: Path) -> Iterator[Record | Reject]:
     """Yield one record or one reject for every line that is not blank, in the file's order.
+
+    Reasons are ``line_too_long``, ``not_json``, ``wrong_shape``, ``no_captions`` and ``duplicate_id``.
 
     Raises:
         UserError: the file cannot be opened.
@@ -91,15 +88,10 @@ def read(path: Path) -> Iterator[Record | Reject]:
         ) from error
     seen: set[str] = set()
     with reader:
-        for number, line in numbered_lines(reader):
-            if line is None:
-                yield Reject(number, "line_too_long", LINE_TOO_LONG)
-                continue
-            if not line.strip():
-                continue
-            found = parse(line, number)
+        for line in json_lines(reader):
+            found = line if isinstance(line, Reject) else record(*line)
             if isinstance(found, Record) and found.video_id in seen:
-                found = Reject(number, "duplicate_id", f"video_id {found.video_id!r} was on an earlier line")
+                found = Reject(found.number, "duplicate_id", f"video_id {found.video_id!r} came before")
             if isinstance(found, Record):
                 seen.add(found.video_id)
             yield found
@@ -130,27 +122,24 @@ class _Malformed(Exception):
 
 def parse(line: bytes, number: int) -> Record | Reject:
     """Return what a line says, or why it is no record."""
+    found = json_line(line, number)
+    return found if isinstance(found, Reject) else record(*found)
+
+
+def record(number: int, value: Any) -> Record | Reject:
+    """Return what the value of a line says, or why it is no record."""
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate passes JSON but is no text
-    except (ValueError, RecursionError) as error:
-        return Reject(number, "not_json", f"the line is not JSON in UTF-8: {error}")
-    try:
-        record = _record(value)
+        found = _record(number, value)
     except _Malformed as error:
         return Reject(number, "wrong_shape", str(error))
-    if not any(caption.content.strip() for caption in record.captions):
-        return Reject(number, "no_captions", f"video_id {record.video_id!r} has no caption with text")
-    return record
+    if not any(caption.content.strip() for caption in found.captions):
+        return Reject(number, "no_captions", f"video_id {found.video_id!r} has no caption with text")
+    return found
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _record(value: Any) -> Record:
+def _record(number: int, value: Any) -> Record:
     if not isinstance(value, dict):
-        raise _Malformed("the line holds no JSON object")
+        raise _Malformed("it is no JSON object")
     notes: set[str] = set()
     captions = [_caption(item, notes) for item in _list(value, "captions")]
     summaries = [caption for caption in captions if caption.idx == SUMMARY_IDX]
@@ -167,11 +156,12 @@ def _record(value: Any) -> Record:
     return Record(
         video_id=_text(value, "video_id"),
         video_path=video_path,
-        timestamps=tuple(_number(item, "timestamp", notes) for item in _list(value, "timestamp")),
-        keyframes=tuple(_number(item, "keyframe", notes) for item in _list(value, "keyframe")),
+        timestamps=_numbers(value, "timestamp", notes),
+        keyframes=_numbers(value, "keyframe", notes),
         captions=(*differentials, *summaries),
         zip_folder=zip_folder,
         notes=tuple(sorted(notes)),
+        number=number,
     )
 
 
@@ -201,16 +191,31 @@ def _list(value: dict[str, Any], field: str) -> list[Any]:
     return items
 
 
-def _number(item: Any, field: str, notes: set[str]) -> float:
-    """Return a key frame's number or time. Whole numbers stay ``int``, to be written as they were."""
+def _numbers(value: dict[str, Any], name: str, notes: set[str]) -> tuple[float, ...]:
+    """Return key frames' numbers or times; whole numbers stay ``int``, to be written as they were."""
+    items = value.get(name)
+    numbers = [_number(item, notes) for item in items] if isinstance(items, list) else [None]
+    if None in numbers:
+        notes.add(f"{name}_unreadable")
+        return ()
+    return tuple(number for number in numbers if number is not None)
+
+
+def _number(item: Any, notes: set[str]) -> float | None:
     if isinstance(item, str):
         notes.add("number_as_text")
-        try:
-            item = float(item)
-        except ValueError:
-            raise _Malformed(f"{field} holds {item!r}") from None
-    if isinstance(item, bool) or not isinstance(item, int | float):
-        raise _Malformed(f"{field} holds {item!r}, no number")
-    if isinstance(item, float) and not math.isfinite(item):
-        raise _Malformed(f"{field} holds {item!r}, no finite number")
+        item = _seconds(item)
+    if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
+        return None
     return item
+
+
+def _seconds(text: str) -> float | None:
+    """Read a number, or a clock time such as ``00:01:02.5``, as seconds."""
+    try:
+        total = 0.0
+        for part in text.split(":"):
+            total = total * 60 + float(part)
+    except ValueError:
+        return None
+    return total

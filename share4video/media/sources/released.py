@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from share4video.dataset.formats import sharegpt4video
-from share4video.dataset.formats.lines import LINE_TOO_LONG, numbered_lines
+from share4video.dataset.formats.lines import LINE_TOO_LONG, Reject, numbered_lines
 from share4video.media.limits import MediaError
 from share4video.media.sources.archive import SUFFIX, is_archive_name, open_archive
 from share4video.media.sources.lists import Line, broken, canonical
@@ -53,20 +53,24 @@ def read_released(path: Path) -> Iterator[Line]:
                 yield _line(sharegpt4video.parse(line, number))
 
 
-def _line(found: sharegpt4video.Record | sharegpt4video.Reject) -> Line:
-    if isinstance(found, sharegpt4video.Reject):
-        return broken(found.line, found.reason, found.sentence)
-    folder, _, name = found.video_path.rpartition("/")
-    archive = found.zip_folder
-    if archive and not is_archive_name(archive):
-        archive += SUFFIX
+def _line(found: sharegpt4video.Record | Reject) -> Line:
+    if isinstance(found, Reject):
+        return broken(found.number, found.reason, found.sentence)
     facts = {
         "keyframe": found.keyframes,
         "timestamp": found.timestamps,
         "video_path": found.video_path,
     }
-    uri = "/".join(step for step in (folder, archive, name) if step)
-    return Line(number=0, uri=uri, source_id=found.video_id, metadata=canonical(facts))
+    return Line(number=0, uri=released_uri(found), source_id=found.video_id, metadata=canonical(facts))
+
+
+def released_uri(record: sharegpt4video.Record) -> str:
+    """Return what a record's row is called: ``<dataset>/<archive>.zip/<file name>``."""
+    folder, _, name = record.video_path.rpartition("/")
+    archive = record.zip_folder
+    if archive and not is_archive_name(archive):
+        archive += SUFFIX
+    return "/".join(step for step in (folder, archive, name) if step)
 
 
 def find_released(uri: str, beside: Tree, zip_folder: Tree | None) -> Place:

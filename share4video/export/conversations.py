@@ -1,0 +1,83 @@
+"""Exports as conversations in LLaVA's form: about a clip's video, about its frame grid, and as trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from share4video.chat import GRID_FRAMES, grid_question
+from share4video.dataset.formats import llava
+from share4video.dataset.messages import IMAGE_MARK, Message, MessageError, check_messages
+from share4video.dataset.mixture import DESCRIBE_REQUEST
+from share4video.dataset.published import ClipSample
+from share4video.export.job import Job
+from share4video.media.grid_picture import grid_picture
+from share4video.media.limits import MediaError
+
+FILE_NAME = "llava.json"
+
+
+def write_llava_video(job: Job) -> None:
+    """Write ``llava.json``: every clip asked to be described, with its file under ``video``.
+
+    A clip that is a part of its file is left out (``part_of_a_file``): the form has no place for a span.
+    """
+
+    def samples() -> Iterator[llava.Sample]:
+        for sample in job.samples():
+            if sample.clip["start_s"] > 0:
+                sentence = "the clip is a part of its file, and the form names whole ones"
+                job.folder.leave_out(sample.clip, "part_of_a_file", sentence)
+                continue
+            try:
+                yield from _conversation(job, sample, DESCRIBE_REQUEST, video=job.video_name(sample.clip))
+            except MediaError as error:
+                job.folder.leave_out(sample.clip, error.reason, error.sentence)
+
+    write_conversations(job, samples())
+
+
+def write_llava_grid(job: Job) -> None:
+    """Write ``llava.json`` and ``images/``: the same, about the frame grid that the chat model is shown."""
+
+    def samples() -> Iterator[llava.Sample]:
+        for sample in job.samples():
+            clip = sample.clip
+            try:
+                with job.video(clip) as path:
+                    grid = grid_picture(path, clip["start_s"], clip["end_s"], frames=GRID_FRAMES)
+            except MediaError as error:
+                job.folder.leave_out(clip, error.reason, error.sentence)
+                continue
+            yield from _conversation(job, sample, grid_question(DESCRIBE_REQUEST), image=put_image(job, grid))
+
+    write_conversations(job, samples())
+
+
+def put_image(job: Job, jpeg: bytes) -> str:
+    """Add a picture to the export and return its name; equal pictures are one file."""
+    digest = hashlib.sha256(jpeg).hexdigest()
+    name = f"images/{digest[:2]}/{digest}.jpg"
+    job.folder.put(name, jpeg)
+    return name
+
+
+def write_conversations(job: Job, samples: Iterable[llava.Sample], name: str = FILE_NAME) -> None:
+    """Write samples to one file as they come."""
+    with job.folder.file(name) as file:
+        for chunk in llava.chunks(samples):
+            file.write(chunk)
+
+
+def _conversation(
+    job: Job, sample: ClipSample, request: str, *, image: str | None = None, video: str | None = None
+) -> Iterator[llava.Sample]:
+    """Yield the sample, or leave the clip out where its summary has the image mark in it."""
+    messages = (Message("user", f"{IMAGE_MARK}\n{request}"), Message("assistant", sample.summary))
+    try:
+        check_messages(messages, image=True)
+    except MessageError as error:
+        job.folder.leave_out(sample.clip, "bad_messages", str(error))
+        return
+    job.folder.rows_out += 1
+    yield llava.Sample(sample.clip_id, image, messages, video)
