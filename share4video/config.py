@@ -30,7 +30,8 @@ class EngineSpec(Config):
     running, a local checkpoint to serve for the time of the stage, or the name of a KServe InferenceService.
     Outputs depend on ``model`` and ``revision`` only, never on where the model ran. A relative
     ``model_path`` or ``builtin:<name>`` (weights shipped with the package) is resolved when it is served, and
-    an empty revision of a local checkpoint becomes the hash of its files.
+    an empty revision of a local checkpoint becomes the hash of its files. ``request_timeout_s`` bounds an
+    attempt at a call, ``call_timeout_s`` all of them. Prices are per million tokens, in any one currency.
     """
 
     url: str | None = None
@@ -41,7 +42,10 @@ class EngineSpec(Config):
     dialect: Literal["sharecaptioner", "teacher"] = "sharecaptioner"
     max_in_flight: int = Field(4, ge=1, le=4096)
     request_timeout_s: float = Field(120.0, gt=0)
+    call_timeout_s: float = Field(900.0, gt=0)
     retries: int = Field(4, ge=0, le=20)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _one_place(self) -> EngineSpec:
@@ -207,7 +211,12 @@ class KeyframeConfig(Config):
 
 
 class CaptionConfig(Config):
-    """Differential sliding-window captions and their summary (paper section 3.3)."""
+    """Differential sliding-window captions and their summary (paper section 3.3).
+
+    A clip whose calls take more than ``clip_timeout_s`` in all, waits in line not counted, is rejected. No
+    further call is made once all answers together cost ``max_cost``, by the engines' prices, or
+    ``max_tokens_total`` tokens: the run stops, and one with a larger budget goes on from there.
+    """
 
     max_tokens_difference: int = Field(160, ge=1)
     max_tokens_summary: int = Field(512, ge=1)
@@ -215,6 +224,9 @@ class CaptionConfig(Config):
     anchor_every_frames: int | None = Field(None, ge=1)  # None for both: the reference, without anchors
     anchor_every_s: float | None = Field(None, gt=0)
     max_fallback_share: float = Field(0.2, ge=0, le=1)
+    clip_timeout_s: float | None = Field(None, gt=0)
+    max_cost: float | None = Field(None, gt=0)
+    max_tokens_total: int | None = Field(None, ge=1)
     shards: int = Field(2, ge=1, le=1024)
 
 

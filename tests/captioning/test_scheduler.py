@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from share4video.captioning.client import ChatClient
@@ -24,20 +25,33 @@ from share4video.captioning.conversations import (
 )
 from share4video.captioning.differential import Chain
 from share4video.captioning.journal import open_journal
-from share4video.captioning.scheduler import Call, Conversation, Job, converse
+from share4video.captioning.scheduler import Call, Conversation, Finished, converse
+from share4video.captioning.spending import Budget
 from share4video.config import CaptionConfig
 from share4video.errors import UserError
 from tests.engines import FakeEngine, frames
 from tests.fake_engine import FAULTS
 
 
-def jobs_of(lengths: list[int], fake: FakeEngine) -> list[Job]:
+class ListedJobs:
+    """Jobs given one by one, each with its name and its weight."""
+
+    def __init__(self, *jobs: tuple[str, int, Callable[[], Conversation]]) -> None:
+        self.jobs = jobs
+        self.weights = np.array([weight for _, weight, _ in jobs], np.int32)
+
+    def open(self, number: int) -> tuple[str, Conversation]:
+        name, _, make = self.jobs[number]
+        return name, make()
+
+
+def jobs_of(lengths: list[int], fake: FakeEngine) -> ListedJobs:
     plan = CaptionPlan.of(CaptionConfig(), fake.spec(), None)
 
-    def opener(name: str, length: int) -> Job:
-        return Job(name, length + 1, lambda: ClipConversation(name, frames(length), plan))
+    def job(name: str, length: int) -> tuple[str, int, Callable[[], Conversation]]:
+        return name, length + 1, lambda: ClipConversation(name, frames(length), plan)
 
-    return [opener(f"clip-{n:03d}", length) for n, length in enumerate(lengths)]
+    return ListedJobs(*(job(f"clip-{n:03d}", length) for n, length in enumerate(lengths)))
 
 
 def caption(
@@ -46,23 +60,27 @@ def caption(
     address: str = "out",
     *,
     in_flight: int = 8,
-    retries: int = 8,
-    timeout_s: float = 30,
-    on_done: Callable[[], None] = lambda: None,
+    on_done: Callable[[Finished], None] = lambda _: None,
+    limit_s: float | None = None,
+    budget: Budget | None = None,
+    backoff_s: float = 0.01,
+    **fields: Any,
 ) -> dict[str, Chain]:
     chains: dict[str, Chain] = {}
+    jobs = jobs_of(lengths, fake)
 
-    def done(name: str, conversation: Conversation) -> None:
-        assert isinstance(conversation, ClipConversation)
-        chains[name] = conversation.chain
-        on_done()
+    def done(finished: Finished) -> None:
+        assert isinstance(finished.conversation, ClipConversation)
+        chains[jobs.jobs[finished.number][0]] = finished.conversation.chain
+        on_done(finished)
 
     async def run() -> None:
-        endpoint = fake.endpoint(max_in_flight=in_flight, retries=retries, request_timeout_s=timeout_s)
-        async with ChatClient(endpoint, backoff_s=0.01) as client:
+        given = {"retries": 8, "request_timeout_s": 30.0, **fields}
+        endpoint = fake.endpoint(max_in_flight=in_flight, **given)
+        async with ChatClient(endpoint, backoff_s=backoff_s) as client:
             with open_journal(address) as journal:
                 clients = {CAPTIONER: client, SUMMARIZER: client}
-                await converse(jobs_of(lengths, fake), clients, journal, done)
+                await converse(jobs, clients, journal, done, limit_s=limit_s, budget=budget)
 
     asyncio.run(run())
     return chains
@@ -123,13 +141,13 @@ def test_one_kind_of_fault_in_every_fifth_answer(
 ) -> None:
     calm = written(caption(fake_engine, LENGTHS[:8], "calm"))
     fake_engine.settings(faults={fault: 0.2}, seed=1)
-    assert written(caption(fake_engine, LENGTHS[:8], "faulty", timeout_s=1.5)) == calm
+    assert written(caption(fake_engine, LENGTHS[:8], "faulty", request_timeout_s=1.5)) == calm
 
 
 def test_all_kinds_of_faults_together(fake_engine: FakeEngine, work_root: Path) -> None:
     calm = written(caption(fake_engine, LENGTHS, "calm"))
     fake_engine.settings(faults=dict.fromkeys(FAULTS, 0.2 / len(FAULTS)), seed=2)
-    assert written(caption(fake_engine, LENGTHS, "faulty", timeout_s=1.5)) == calm
+    assert written(caption(fake_engine, LENGTHS, "faulty", request_timeout_s=1.5)) == calm
 
 
 def test_a_call_that_is_refused_costs_what_the_rules_say(fake_engine: FakeEngine, work_root: Path) -> None:
@@ -191,7 +209,7 @@ def test_an_engine_that_dies_before_the_end_costs_nothing(
 ) -> None:
     fake_engine.settings(**settings)
     with pytest.raises(UserError, match="the engine does not answer"):
-        caption(fake_engine, [1, 1], in_flight=1, retries=0, timeout_s=timeout_s)
+        caption(fake_engine, [1, 1], in_flight=1, retries=0, request_timeout_s=timeout_s)
     fake_engine.settings()
     chains = caption(fake_engine, [1, 1], in_flight=1)
     assert not any(chain.rejection for chain in chains.values())
@@ -203,7 +221,7 @@ def test_an_engine_that_no_longer_answers_what_it_did_stops_the_run(
 ) -> None:
     """As one whose memory has become too small for real pictures; a plain request it would still answer."""
 
-    def spoil() -> None:
+    def spoil(_: Finished) -> None:
         fake_engine.settings(bad_prompt="describ", bad_status=500)
 
     with pytest.raises(UserError, match="does not answer"):
@@ -271,7 +289,7 @@ def test_what_a_conversation_raises_comes_out(fake_engine: FakeEngine, work_root
     async def run() -> None:
         async with ChatClient(fake_engine.endpoint()) as client:
             with open_journal("out") as journal:
-                await converse([Job("x", 1, broken)], {CAPTIONER: client}, journal, lambda *_: None)
+                await converse(ListedJobs(("x", 1, broken)), {CAPTIONER: client}, journal, lambda *_: None)
 
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(run())
@@ -297,8 +315,8 @@ def test_conversations_are_opened_when_their_turn_comes(fake_engine: FakeEngine,
     async def run() -> None:
         async with ChatClient(fake_engine.endpoint(max_in_flight=4)) as client:
             with open_journal("out") as journal:
-                jobs = [Job(f"{n}", 1, opened) for n in range(50)]
-                await converse(jobs, {CAPTIONER: client}, journal, lambda *_: None)
+                jobs = [(f"{n}", 1, opened) for n in range(50)]
+                await converse(ListedJobs(*jobs), {CAPTIONER: client}, journal, lambda *_: None)
 
     asyncio.run(run())
     assert most <= 4

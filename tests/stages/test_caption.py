@@ -94,8 +94,16 @@ def test_every_key_frame_is_captioned_and_every_clip_summarised(
     result = run_stage(inputs, CONFIG, store)
     assert (result.rows_in, result.rows_out, result.rejects) == (6, 6, {})
     assert (result.computed_shards, result.total_shards) == (2, 2)
-    assert result.metrics == {"differentials": 17, "fallbacks": 0, "flagged_captions": 0}
     differentials = rows_of(store, result, "differentials")
+    assert result.metrics == {
+        "differentials": 17,
+        "fallbacks": 0,
+        "flagged_captions": 0,
+        "captioner_prompt_tokens": 17 * 7,
+        "captioner_completion_tokens": sum(row["tokens"] for row in differentials),
+        "summarizer_prompt_tokens": 6 * 7,
+        "summarizer_completion_tokens": 6 * 5,
+    }
     assert Counter(row["clip_id"] for row in differentials) == {
         f"clip-{n:02d}": length for n, length in enumerate(LENGTHS)
     }
