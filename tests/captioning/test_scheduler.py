@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from share4video.captioning.conversations import (
     ClipConversation,
 )
 from share4video.captioning.differential import Chain
+from share4video.captioning.engine_line import SILENT_CALLS
 from share4video.captioning.journal import open_journal
 from share4video.captioning.scheduler import Call, Conversation, Finished, converse
 from share4video.captioning.spending import Budget
 from share4video.config import CaptionConfig
 from share4video.errors import UserError
 from tests.engines import FakeEngine, frames
-from tests.fake_engine import FAULTS
+from tests.fake_engine import CONTENT_FAULTS, FAULTS
 
 
 class ListedJobs:
@@ -148,6 +150,40 @@ def test_all_kinds_of_faults_together(fake_engine: FakeEngine, work_root: Path) 
     calm = written(caption(fake_engine, LENGTHS, "calm"))
     fake_engine.settings(faults=dict.fromkeys(FAULTS, 0.2 / len(FAULTS)), seed=2)
     assert written(caption(fake_engine, LENGTHS, "faulty", request_timeout_s=1.5)) == calm
+
+
+@pytest.mark.parametrize("fault", CONTENT_FAULTS)
+def test_one_kind_of_answer_that_is_no_good_in_every_fifth(
+    fake_engine: FakeEngine, work_root: Path, fault: str
+) -> None:
+    fake_engine.settings(faults={fault: 0.2}, seed=3)
+    chains = caption(fake_engine, LENGTHS)
+    assert_captioned_or_rejected(chains)
+    again = [call["body"] for call in fake_engine.calls() if "seed" in call["body"]]
+    assert again
+    assert {(body["temperature"], body["frequency_penalty"]) for body in again} == {(0.7, 0.3)}
+    assert len({body["seed"] for body in again}) > 1
+    captions = [d.caption for chain in chains.values() for d in chain.differentials]
+    assert {caption.attempt for caption in captions} == {0, 1}
+
+
+def test_every_kind_of_fault_and_of_answer_that_is_no_good_together(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    kinds = (*FAULTS, *CONTENT_FAULTS)
+    fake_engine.settings(faults=dict.fromkeys(kinds, 0.2 / len(kinds)), seed=5, jitter_s=0.03)
+    assert_captioned_or_rejected(caption(fake_engine, LENGTHS, request_timeout_s=1.5))
+
+
+def assert_captioned_or_rejected(chains: dict[str, Chain]) -> None:
+    assert len(chains) == len(LENGTHS)
+    for chain in chains.values():
+        if chain.rejection is not None:
+            assert chain.rejection.sentence
+        else:
+            assert len(chain.differentials) == len(chain.timestamps_s)
+            assert chain.summary is not None
+            assert all(d.text for d in chain.differentials) and chain.summary.text
 
 
 def test_a_call_that_is_refused_costs_what_the_rules_say(fake_engine: FakeEngine, work_root: Path) -> None:
@@ -320,6 +356,84 @@ def test_conversations_are_opened_when_their_turn_comes(fake_engine: FakeEngine,
 
     asyncio.run(run())
     assert most <= 4
+
+
+def test_an_endpoint_that_takes_few_at_a_time_gets_few(fake_engine: FakeEngine, work_root: Path) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(takes=3, latency_s=0.05)
+    assert written(caption(fake_engine, LENGTHS, "crowded", in_flight=16, retries=2)) == calm
+    pushed_back = [call for call in fake_engine.calls() if not call["answered"]]
+    assert len(pushed_back) < sum(LENGTHS)
+
+
+def test_a_time_the_endpoint_asks_for_is_given_by_all(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(first_status=[0] * 10 + [429], retry_after="1.5", latency_s=0.1)
+    caption(fake_engine, LENGTHS, in_flight=4)
+    began = [call["at"] for call in fake_engine.calls()]
+    gaps = [after - before for before, after in pairwise(began)]
+    assert max(gaps) > 1.2
+    assert gaps.index(max(gaps)) < 10 + 8  # those on their way then, and their chains' next
+
+
+def test_a_call_and_its_retries_end_in_time(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(bad_prompt=SIXTH, bad_status=500)
+    times = {"retries": 20, "call_timeout_s": 0.6, "backoff_s": 0.05}
+    chains = caption(fake_engine, [6, 2, 2], **times)
+    assert [name for name, chain in chains.items() if chain.rejection] == ["clip-000"]
+    assert len([call for call in fake_engine.calls() if not call["answered"]]) < 20
+
+
+def test_a_clip_over_its_time_goes_no_further_and_waiting_does_not_count(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    """One call after another, 0.3 s each: six clips of two calls, which wait longer than they may take."""
+    fake_engine.settings(latency_s=0.3)
+    ended: list[Finished] = []
+    chains = caption(fake_engine, [1, 1, 1, 9, 1, 1, 1], in_flight=1, limit_s=1.8, on_done=ended.append)
+    (overdue,) = [finished for finished in ended if finished.overdue_s is not None]
+    assert overdue.number == 3
+    assert overdue.overdue_s == pytest.approx(1.8, abs=0.5)
+    assert len(chains["clip-003"].differentials) < 9
+    assert all(chain.summary is not None for name, chain in chains.items() if name != "clip-003")
+
+
+def test_a_silent_engine_does_not_make_clips_too_slow(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(faults={"hang": 1.0})
+    with pytest.raises(UserError, match="does not answer"):
+        caption(fake_engine, [1, 1], limit_s=0.3, retries=0, request_timeout_s=1.0)
+
+
+def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(latency_s=0.02)
+    ended: list[Finished] = []
+
+    def limited(max_tokens: int) -> dict[str, Chain]:
+        budget = Budget({"captioner": fake_engine.spec()}, None, max_tokens)
+        return caption(fake_engine, LENGTHS, in_flight=4, budget=budget, on_done=ended.append)
+
+    for calls in (20, 40):
+        with pytest.raises(UserError, match=r"the budget is spent: \d+ tokens"):
+            limited(calls * 12)  # tokens of a call
+        seen = fake_engine.calls()
+        assert calls <= len(seen) < calls + 4
+        assert all(call["answered"] for call in seen)  # those under way were waited for
+    assert written(limited(10**6)) == calm
+    assert len(fake_engine.calls()) == sum(LENGTHS) + len(LENGTHS)
+    assert sum(finished.spent.tokens for finished in ended[-len(LENGTHS) :]) == 12 * len(fake_engine.calls())
+
+
+def test_an_engine_that_dies_among_many_clips_is_noticed_within_few_calls(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    in_flight, retries, answered = 8, 2, 60
+    fake_engine.settings(first_status=[0] * answered + [500] * 5000)
+    with pytest.raises(UserError, match="the engine does not answer: HTTP 500"):
+        caption(fake_engine, [1] * 1000, in_flight=in_flight, retries=retries)
+    failed = len(fake_engine.calls()) - answered
+    assert failed <= (in_flight + SILENT_CALLS + 1) * (retries + 1)
 
 
 KILLED = """
