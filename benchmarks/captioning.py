@@ -6,9 +6,9 @@ The endpoint is simulated (``simulated_endpoint.py``): real HTTP from a process 
 queue, and for every request a lognormal time that is a function of the request. So the work is known and the
 same for everybody. Clips have 1 to 40 key frames and take a call for each and one for the summary.
 
-* Time: the stage from the published key frames to the published captions, with 80 calls in flight. Ideal is the larger of all work
-  over 64 and the longest chain. Beside it the released code's pool, in lock step, over the first of the same
-  clips (``--lock-step-clips``, because it takes long), against the ideal of those.
+* Time: the stage from the published key frames to the published captions, with 80 calls in flight. Ideal is
+  the larger of all work over 64 and the longest chain. Beside it the released code's pool, in lock step, over
+  the first of the same clips (``--lock-step-clips``, because it takes long), against the ideal of those.
 * Memory: the largest resident memory of the captioning process with 10,000 and 100,000 clips waiting, in a
   process each, from its start through the loading of its shard to ``--memory-calls`` calls.
 * Kills: SIGKILL at random moments, most of them between calls and some while the shard is loaded. Calls in
