@@ -44,6 +44,7 @@ class State:
         self.bad_image: str | None = settings.get("bad_image")
         self.bad_status: int = settings.get("bad_status", 400)
         self.retry_after: str | None = settings.get("retry_after")
+        self.tells_usage: bool = settings.get("tells_usage", True)
         self.takes: int | None = settings.get("takes")  # at a time; more are answered 429
         self.random = random.Random(settings.get("seed", 0))
         self.calls: list[dict[str, Any]] = []
@@ -152,7 +153,8 @@ class Handler(BaseHTTPRequestHandler):
                 choice["finish_reason"] = "length"
             usage = {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 0}
             reply = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-            payload = json.dumps({**reply, "choices": [choice], "usage": usage}).encode()
+            told = {"usage": usage} if STATE.tells_usage else {}
+            payload = json.dumps({**reply, "choices": [choice], **told}).encode()
             if fault == "truncated":
                 payload = payload[: len(payload) // 2]
             else:

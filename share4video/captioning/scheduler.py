@@ -112,7 +112,7 @@ async def converse(
 
     Raises:
         UserError: an engine refuses the key or all it is asked, knows no such model, or does not answer (any
-            more), or the budget is spent. The journal then keeps the answers there were.
+            more), or the budget is spent or cannot be kept. The journal then keeps the answers there were.
     """
     lines = {client: EngineLine(client) for client in clients.values()}
     talks = _Talks(jobs, {name: lines[client] for name, client in clients.items()}, journal, done)
@@ -235,6 +235,8 @@ class _Talks:
         past.spent_s += seconds
         if isinstance(outcome, Completion):
             self._journal.record(name, call.key, outcome, call.engine)
+            if self.budget is not None:
+                self.budget.check(outcome)
         elif outcome.may_pass and call.key not in past.failed_once and not past.is_over(self.limit_s):
             past.failed_once.add(call.key)
             raise _PutOff

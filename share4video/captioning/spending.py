@@ -89,7 +89,28 @@ class Budget:
     before: Spending = field(default_factory=Spending)
     share: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the cost is bounded and nothing has a price."""
+        if self.max_cost is not None and not any(
+            spec.prompt_price or spec.completion_price for spec in self.engines.values()
+        ):
+            raise UserError(
+                "caption.max_cost bounds nothing: no engine has a price",
+                where=f"caption.max_cost {self.max_cost:.10g}",
+                fix="set prompt_price and completion_price of the engines, or caption.max_tokens_total",
+            )
+
+    def check(self, answer: Completion) -> None:
+        """Raise UserError where an answer does not tell what it took: then no budget can be kept."""
+        if not answer.prompt_tokens and not answer.completion_tokens:
+            raise UserError(
+                "the engine does not tell how many tokens its answers take, so no budget can be kept",
+                where="usage of a chat completion",
+                fix="have it report usage, or leave caption.max_cost and caption.max_tokens_total out",
+            )
+
     def reached(self, spent: Spending) -> bool:
+        """Return whether nothing is left."""
         if self.max_cost is not None:
             left = self.max_cost - self.before.cost(self.engines)
             if spent.cost(self.engines) >= left * self.share:

@@ -425,6 +425,15 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     assert sum(finished.spent.tokens for finished in ended[-len(LENGTHS) :]) == 12 * len(fake_engine.calls())
 
 
+def test_an_engine_that_does_not_tell_tokens_is_no_good_for_a_budget(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(tells_usage=False)
+    assert caption(fake_engine, [1], "free")["clip-000"].summary
+    with pytest.raises(UserError, match="does not tell how many tokens"):
+        caption(fake_engine, [1], budget=Budget({"captioner": fake_engine.spec()}, None, 100))
+
+
 def test_an_engine_that_dies_among_many_clips_is_noticed_within_few_calls(
     fake_engine: FakeEngine, work_root: Path
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 from share4video.captioning.client import Completion
 from share4video.captioning.spending import Budget, Spending
 from share4video.config import EngineSpec
+from share4video.errors import UserError
 
 DEAR = EngineSpec(url="http://x/v1", model="dear", prompt_price=2.0, completion_price=10.0)
 FREE = EngineSpec(url="http://y/v1", model="free")
@@ -65,3 +66,12 @@ def test_who_reaches_it_is_told_what_was_spent() -> None:
     assert error.what.startswith("the budget is spent: 750000 tokens, cost 1.5")
     assert "25%" in error.what
     assert error.where == "caption.max_cost 1.5"
+
+
+def test_a_budget_that_cannot_be_kept_is_a_users_error() -> None:
+    with pytest.raises(UserError, match="no engine has a price"):
+        Budget({"captioner": FREE}, 1.0, None)
+    budget = Budget({"captioner": FREE}, None, 100)
+    budget.check(Completion("", "stop", 0, 1))
+    with pytest.raises(UserError, match="does not tell how many tokens"):
+        budget.check(Completion("text", "stop", 0, 0))
