@@ -1,4 +1,4 @@
-"""The calls to one engine: a bounded number in flight, and whose fault it is when they fail.
+"""The calls to one engine: as many in flight as it takes, and whose fault it is when they fail.
 
 A failed call says little: the clip may be to blame, or the engine may be gone. What is published for a clip
 must not depend on the second, so failures count against clips only where the engine has shown itself well

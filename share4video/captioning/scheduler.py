@@ -210,10 +210,12 @@ class _Talks:
                 raise
             if isinstance(outcome, Completion):
                 spent.add(call.engine, outcome)
-            elif past.is_over(self.limit_s):
+                conversation.take(call, outcome)
+            elif not past.is_over(self.limit_s):
+                conversation.take(call, outcome)
+            if past.is_over(self.limit_s) and conversation.next() is not None:
                 overdue_s = past.spent_s
                 break
-            conversation.take(call, outcome)
         self._done(Finished(number, conversation, spent, overdue_s))
 
     async def _outcome(self, name: str, call: Call, weight: int, past: _Past) -> Outcome:

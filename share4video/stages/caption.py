@@ -184,7 +184,9 @@ def _run_shard(
                 *_division(keyframes, config, shard),
             ) as clips,
         ):
-            spent = asyncio.run(_caption(clips, inputs, config, endpoints, journal, budget, progress))
+            captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer)
+            jobs = _ClipJobs(clips, captions)
+            spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
             tables, counts = _tables(clips, inputs)
             output.commit(shard, tables, counts | spent.counts())
             journal.remove()
@@ -192,8 +194,7 @@ def _run_shard(
 
 
 async def _caption(
-    clips: ClipSpool,
-    inputs: CaptionInputs,
+    jobs: _ClipJobs,
     config: CaptionConfig,
     endpoints: Mapping[str, Endpoint],
     journal: Journal,
@@ -201,7 +202,6 @@ async def _caption(
     progress: Progress | None,
 ) -> Spending:
     """Caption the clips; return the tokens of all answers, also of those an earlier run had got."""
-    jobs = _ClipJobs(clips, CaptionPlan.of(config, inputs.captioner, inputs.summarizer))
     spent = Spending()
     count = 0
 
@@ -211,11 +211,11 @@ async def _caption(
         chain = finished.conversation.chain
         if finished.overdue_s is not None:
             chain.rejection = Rejection(TOO_LONG, round(finished.overdue_s, 3), config.clip_timeout_s)
-        clips.finish(finished.number, chain)
+        jobs.clips.finish(finished.number, chain)
         spent.add_all(finished.spent)
         count += 1
         if progress is not None:
-            progress("clips", count, len(clips))
+            progress("clips", count, len(jobs.clips))
 
     async with AsyncExitStack() as stack:
         by_endpoint = {
@@ -232,10 +232,10 @@ class _ClipJobs:
 
     def __init__(self, clips: ClipSpool, captions: CaptionPlan) -> None:
         self.weights = clips.frames + np.int32(1)
-        self._clips, self._captions = clips, captions
+        self.clips, self._captions = clips, captions
 
     def open(self, number: int) -> tuple[str, ClipConversation]:
-        clip_id, frames = self._clips.load(number)
+        clip_id, frames = self.clips.load(number)
         return clip_id, ClipConversation(clip_id, frames, self._captions)
 
 

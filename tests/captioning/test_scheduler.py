@@ -380,7 +380,7 @@ def test_a_call_and_its_retries_end_in_time(fake_engine: FakeEngine, work_root: 
     times = {"retries": 20, "call_timeout_s": 0.6, "backoff_s": 0.05}
     chains = caption(fake_engine, [6, 2, 2], **times)
     assert [name for name, chain in chains.items() if chain.rejection] == ["clip-000"]
-    assert len([call for call in fake_engine.calls() if not call["answered"]]) < 20
+    assert len([call for call in fake_engine.calls() if not call["answered"]]) < 60  # of 84
 
 
 def test_a_clip_over_its_time_goes_no_further_and_waiting_does_not_count(
