@@ -28,6 +28,8 @@ class EngineSpec(Config):
     ``model_path`` or ``builtin:<name>`` (weights shipped with the package) is resolved when it is served, and
     an empty revision of a local checkpoint becomes the hash of its files. ``prompts`` are a person's own,
     over the ``dialect``. ``json_schema``: the engine takes a schema for its answer (``response_format``).
+    ``request_timeout_s`` bounds an attempt at a call, ``call_timeout_s`` all of them. Prices are per million
+    tokens, in any one currency.
     """
 
     url: str | None = None
@@ -40,7 +42,10 @@ class EngineSpec(Config):
     json_schema: bool = False
     max_in_flight: int = Field(4, ge=1, le=4096)
     request_timeout_s: float = Field(120.0, gt=0)
+    call_timeout_s: float = Field(900.0, gt=0)
     retries: int = Field(4, ge=0, le=20)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _one_place(self) -> EngineSpec:
@@ -232,6 +237,10 @@ class CaptionConfig(Config):
     up in parts, and those again; tokens are estimated from characters, rather too many than too few.
     ``short_prompts`` makes a short generation prompt of every summary, ``structured`` a JSON object of every
     clip's differential captions: one more call a clip for each, of text alone.
+
+    A clip whose calls take more than ``clip_timeout_s`` in all, waits in line not counted, is rejected. No
+    further call is made once all answers together cost ``max_cost``, by the engines' prices, or
+    ``max_tokens_total`` tokens: the run stops, and one with a larger budget goes on from there.
     """
 
     mode: Literal["anchors", "reference"] = "anchors"
@@ -248,6 +257,9 @@ class CaptionConfig(Config):
     memory: bool = True
     summary_budget_tokens: int | None = Field(6144, ge=2048)  # None: no bound
     max_fallback_share: float = Field(0.2, ge=0, le=1)
+    clip_timeout_s: float | None = Field(None, gt=0)
+    max_cost: float | None = Field(None, gt=0)
+    max_tokens_total: int | None = Field(None, ge=1)
     shards: int = Field(2, ge=1, le=1024)
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FAULTS = ("http_429", "http_500", "drop", "garbage", "truncated", "hang")
+FAULTS = ("http_429", "http_500", "http_503", "drop", "garbage", "truncated", "hang")
+CONTENT_FAULTS = ("empty", "length")  # answers that are whole and no good
 HANG_S = 3.0
 
 
@@ -43,6 +44,8 @@ class State:
         self.bad_image: str | None = settings.get("bad_image")
         self.bad_status: int = settings.get("bad_status", 400)
         self.retry_after: str | None = settings.get("retry_after")
+        self.tells_usage: bool = settings.get("tells_usage", True)
+        self.takes: int | None = settings.get("takes")  # at a time; more are answered 429
         self.random = random.Random(settings.get("seed", 0))
         self.calls: list[dict[str, Any]] = []
         self.in_flight = self.most_in_flight = 0
@@ -117,6 +120,8 @@ class Handler(BaseHTTPRequestHandler):
                 status = STATE.first_status.pop(0)
             if (STATE.bad_prompt is not None and STATE.bad_prompt in prompt) or STATE.bad_image in images:
                 status = STATE.bad_status
+            if STATE.takes is not None and STATE.in_flight > STATE.takes:
+                status = 429
             wait_s = STATE.latency_s + STATE.random.random() * STATE.jitter_s
         try:
             time.sleep(wait_s)
@@ -136,16 +141,20 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "garbage":
             self.reply(200, b"<html>It works!</html>")
-        elif fault in ("http_429", "http_500") or status:
+        elif status or (fault is not None and fault.startswith("http_")):
             code = status or int(fault.removeprefix("http_")) if fault else status
             self.reply(int(code or 500), b'{"error": {"message": "as told"}}')
         else:
             text = answer_to(body) if STATE.answer is None else STATE.answer
+            text = "" if fault == "empty" else text
             message = {"role": "assistant", "content": text}
             choice = {"index": 0, "message": message, "finish_reason": STATE.finish_reason}
+            if fault == "length":
+                choice["finish_reason"] = "length"
             usage = {"prompt_tokens": 7, "completion_tokens": len(text.split()), "total_tokens": 0}
             reply = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-            payload = json.dumps({**reply, "choices": [choice], "usage": usage}).encode()
+            told = {"usage": usage} if STATE.tells_usage else {}
+            payload = json.dumps({**reply, "choices": [choice], **told}).encode()
             if fault == "truncated":
                 payload = payload[: len(payload) // 2]
             else:
@@ -156,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(payload)))
-        if status == 429 and STATE.retry_after is not None:
+        if status in (429, 503) and STATE.retry_after is not None:
             self.send_header("retry-after", STATE.retry_after)
         self.end_headers()
         self.wfile.write(payload)

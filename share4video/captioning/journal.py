@@ -1,9 +1,13 @@
-"""Answers already paid for: a file of JSON lines that a killed run reads and goes on from.
+"""Answers already paid for: a file of lines that a killed run reads and goes on from.
 
 An answer is appended before anything is made of it, so the calls a kill costs are those in flight. Failures
 are not kept, refusals neither: by the next run the engine may have been mended or set up anew. The file
 belongs to one shard of one stage output (the name is a hash of the output's address, which depends on
 inputs, configuration, engine and prompts) and is removed once the shard is committed.
+
+A line is the CRC-32 of what follows, in eight hex digits, a space, and a JSON object: damage anywhere costs
+the calls whose lines it touches and no others. Where each answer lies is kept in a scratch database, made
+anew at every opening, so that memory does not grow with the number of answers.
 """
 
 from __future__ import annotations
@@ -12,18 +16,25 @@ import fcntl
 import hashlib
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from share4video.captioning.client import Completion
+from share4video.captioning.client import MAX_ANSWER_BYTES, Completion
+from share4video.captioning.spending import Spending
 from share4video.errors import UserError
+from share4video.scratch import ScratchDatabase
 from share4video.work import work_folder
 
 _LOCK_TIMEOUT_S = 30.0
 _KEPT_S = 30 * 86400.0
+_MAX_LINE_BYTES = 8 * MAX_ANSWER_BYTES  # JSON writes a character in six bytes at most
+_LINES_AT_ONCE = 1000
+
+Place = tuple[bytes, int, int]  # digest of the call's name, where its line begins, the line's length
 
 
 class _Line(BaseModel):
@@ -33,6 +44,7 @@ class _Line(BaseModel):
 
     conversation: str
     call: str
+    engine: str = ""
     text: str = ""
     finish_reason: str = ""
     prompt_tokens: int = 0
@@ -43,47 +55,92 @@ class _Line(BaseModel):
 
 
 class Journal:
-    """The answers to one shard's calls. Made by `open_journal`; the file has one writer at a time."""
+    """The answers to one shard's calls. Made by `open_journal`; the file has one writer at a time.
+
+    Attributes:
+        spent: what all of them took, by engine.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
-        self._known: dict[tuple[str, str], Completion] = {}
+        self.spent = Spending()
+        self._index = ScratchDatabase(
+            path.with_suffix(".index"),
+            "CREATE TABLE answers (name BLOB PRIMARY KEY, begins INTEGER, size INTEGER) WITHOUT ROWID",
+        )
+        self._end = 0
         self._read()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return int(self._index.execute("SELECT count(*) FROM answers")[0][0])
 
     def get(self, conversation: str, call: str) -> Completion | None:
-        return self._known.get((conversation, call))
+        """Return the answer to a call, None where there is none that can be read."""
+        places = self._index.execute(
+            "SELECT begins, size FROM answers WHERE name = ?", (_name(conversation, call),)
+        )
+        for begins, size in places:
+            line = _parsed(os.pread(self._descriptor, size, begins))
+            if line is not None and (line.conversation, line.call) == (conversation, call):
+                return line.completion()
+        return None
 
-    def record(self, conversation: str, call: str, answer: Completion) -> None:
-        """Append an answer."""
-        line = _Line(conversation=conversation, call=call, **vars(answer))
-        data = line.model_dump_json(exclude_defaults=True).encode() + b"\n"
+    def record(self, conversation: str, call: str, answer: Completion, engine: str = "") -> None:
+        """Append an answer. ``engine`` is the name its tokens are counted under."""
+        line = _Line(conversation=conversation, call=call, engine=engine, **vars(answer))
+        data = line.model_dump_json(exclude_defaults=True).encode()
+        data = b"%08x %s\n" % (zlib.crc32(data), data)
         if os.write(self._descriptor, data) != len(data):
             raise UserError(
                 "cannot write the journal: the disk is full", where=str(self.path), fix="make room"
             )
-        self._known[conversation, call] = answer
+        self._add([(_name(conversation, call), self._end, len(data))])
+        self._end += len(data)
+        self.spent.add(engine, answer)
 
     def remove(self) -> None:
         """Remove the file: what it held is committed."""
         self.path.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        self._index.close()
+
+    def _add(self, places: list[Place]) -> None:
+        self._index.execute_many("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", places)
+
     def _read(self) -> None:
         """Read what is there and cut off a last line that a kill left unfinished."""
-        whole = 0
+        places: list[Place] = []
+        begins = 0
         with self.path.open("rb") as file:
-            for data in file:
-                if not data.endswith(b"\n"):
-                    break
-                whole += len(data)
-                try:
-                    line = _Line.model_validate_json(data)
-                except ValidationError:
-                    continue  # damaged, as after a power cut: that call is made again
-                self._known[line.conversation, line.call] = line.completion()
-        os.ftruncate(self._descriptor, whole)
+            while data := file.readline(_MAX_LINE_BYTES):
+                line = _parsed(data)
+                if line is not None:  # else damaged, as after a power cut: that call is made again
+                    places.append((_name(line.conversation, line.call), begins, len(data)))
+                    self.spent.add(line.engine, line.completion())
+                if len(places) == _LINES_AT_ONCE:
+                    self._add(places)
+                    places = []
+                begins += len(data)
+                if data.endswith(b"\n"):
+                    self._end = begins
+        self._add(places)
+        os.ftruncate(self._descriptor, self._end)
+
+
+def _parsed(data: bytes) -> _Line | None:
+    """Read a line; None where it is not as it was written."""
+    checksum, _, text = data[:-1].partition(b" ")
+    if not data.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        return _Line.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _name(conversation: str, call: str) -> bytes:
+    return hashlib.sha256(f"{conversation}\n{call}".encode()).digest()[:16]
 
 
 @contextmanager
@@ -99,14 +156,18 @@ def open_journal(address: str) -> Iterator[Journal]:
     path = folder / f"{name}.jsonl"
     descriptor = _open_locked(path)
     try:
-        yield Journal(path, descriptor)
+        journal = Journal(path, descriptor)
+        try:
+            yield journal
+        finally:
+            journal.close()
     finally:
         os.close(descriptor)
 
 
 def _drop_forgotten(folder: Path) -> None:
-    """Remove journals nobody came back to."""
-    for path in folder.glob("*.jsonl"):
+    """Remove journals nobody came back to, and what killed runs left beside them."""
+    for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process removed it just now
             if time.time() - path.stat().st_mtime > _KEPT_S:
                 path.unlink()

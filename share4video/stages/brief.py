@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
+
+import numpy as np
 
 from share4video.captioning.client import ChatClient, Endpoint, Outcome
 from share4video.captioning.conversations import CAPTIONER, BriefConversation
@@ -21,7 +22,7 @@ from share4video.captioning.domain_guard import REAL_MODELS, Domain, engine_doma
 from share4video.captioning.engine import connect, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
 from share4video.captioning.roles import KeyFrame, prompt_version
-from share4video.captioning.scheduler import Call, Conversation, Job, converse
+from share4video.captioning.scheduler import Call, Conversation, Finished, converse
 from share4video.captioning.sharecaptioner import encode_jpeg
 from share4video.config import BriefConfig, EngineSpec
 from share4video.curation.encoders import TextEncoder, text_encoder
@@ -205,15 +206,26 @@ async def _describe(
         ]
         return BriefConversation(clip["clip_id"], shown, engine.wording, config.max_tokens)
 
-    def done(clip_id: str, conversation: Conversation) -> None:
-        results[clip_id] = _result(conversation)
+    def done(finished: Finished) -> None:
+        results[clips[finished.number]["clip_id"]] = _result(finished.conversation)
         if progress is not None:
             progress("clips", len(results), len(clips))
 
-    jobs = [Job(clip["clip_id"], 1, partial(open_clip, clip)) for clip in clips]
     async with ChatClient(endpoint) as client:
-        await converse(jobs, {CAPTIONER: client}, journal, done)
+        await converse(_ClipJobs(clips, open_clip), {CAPTIONER: client}, journal, done)
     return results, shifts_s
+
+
+class _ClipJobs:
+    """Clips as conversations of one call."""
+
+    def __init__(self, clips: Sequence[Row], open_clip: Callable[[Row], Conversation]) -> None:
+        self.weights = np.ones(len(clips), np.int32)
+        self._clips, self._open_clip = clips, open_clip
+
+    def open(self, number: int) -> tuple[str, Conversation]:
+        clip = self._clips[number]
+        return clip["clip_id"], self._open_clip(clip)
 
 
 def _frames(clip: Row, source: str, config: BriefConfig, domain: Domain, model: str) -> list[Frame]:

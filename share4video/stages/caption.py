@@ -6,35 +6,38 @@ Wide: a caption shard reads one part of the key frames, or one share of a part, 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
 
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
 from share4video.captioning.derived import DerivedConversation, DerivedPlan, SilentRoles
-from share4video.captioning.differential import Chain
+from share4video.captioning.differential import Chain, Rejection
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
-from share4video.captioning.roles import KeyFrame, prompt_version
-from share4video.captioning.scheduler import Conversation, Job, converse
+from share4video.captioning.roles import prompt_version
+from share4video.captioning.scheduler import Finished, converse
+from share4video.captioning.spending import Budget, Spending
 from share4video.config import CaptionConfig, EngineSpec
 from share4video.curation.keyframes import cut_bound
-from share4video.dataset.manifest import Manifest, StageRef
-from share4video.dataset.shards import ShardSet, load_manifest, read_table
+from share4video.dataset.manifest import Manifest, Part, StageRef
+from share4video.dataset.shards import ShardSet, load_manifest
 from share4video.stages.caption_rows import CaptionRows
+from share4video.stages.caption_spool import ClipSpool, clip_spool
 from share4video.stages.contract import Progress, StageResult
-from share4video.stages.division import divide
 from share4video.store import Store
 
 STAGE = "caption"
 VERSION = "1"
-
-Row = Mapping[str, Any]
+TOO_LONG = "the clip's calls took too long, in seconds"
+CLIPS_AT_ONCE = 256  # as rows in memory, before they are put into tables
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ def run_stage(
     """Publish ``differentials``, ``captions`` (role summary; others, if any) and ``rejects``.
 
     Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
+    Metrics tell the tokens of all answers, by who gave them, and their ``cost`` where there are prices.
 
     Raises:
         UserError: an engine does not start, refuses the key or every request, or stops answering, one of the
-            two knows only synthetic clips, or the summarizer's prompts lack a role that is asked for.
+            two knows only synthetic clips, the summarizer's prompts lack a role that is asked for, or the
+            budget is spent.
     """
     inputs = _resolved(inputs)
     DerivedPlan.of(config, inputs.summarizer or inputs.captioner)  # before a server is started
@@ -71,8 +76,8 @@ def run_stage(
         if pending:
             with _connected(inputs) as engines:
                 for shard in pending:
-                    computed += _run_shard(inputs, config, store, shard, engines, progress)
-    return _finished(output, shards, computed)
+                    computed += _run_shard(inputs, config, store, shard, engines, progress, alone=True)
+    return _finished(output, inputs, shards, computed)
 
 
 def plan(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> list[int]:
@@ -98,14 +103,14 @@ def run_shard(
     if _output(inputs, config, store).committed(shard) is not None:
         return False
     with _connected(inputs) as engines:
-        return _run_shard(inputs, config, store, shard, engines, progress)
+        return _run_shard(inputs, config, store, shard, engines, progress, alone=False)
 
 
 def finish(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> StageResult:
     """Publish the output once every shard is committed; which of them this run did is not known here."""
     inputs = _resolved(inputs)
     output, shards = _output(inputs, config, store), plan(inputs, config, store)
-    return _finished(output, shards, 0 if output.published() else None)
+    return _finished(output, inputs, shards, 0 if output.published() else None)
 
 
 def _resolved(inputs: CaptionInputs) -> CaptionInputs:
@@ -128,7 +133,7 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash, inputs.keyframes.content_hash],
-        config=config,
+        config=config.without("max_cost", "max_tokens_total"),
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
             **{f"{role}_prompts": prompt_version(spec.wording) for role, spec in engines.items()},
@@ -148,9 +153,16 @@ def _connected(inputs: CaptionInputs) -> Iterator[dict[str, Endpoint]]:
         yield dict(zip((CAPTIONER, SUMMARIZER), endpoints, strict=True))
 
 
-def _finished(output: ShardSet, shards: Sequence[int], computed: int | None) -> StageResult:
+def _finished(
+    output: ShardSet, inputs: CaptionInputs, shards: Sequence[int], computed: int | None
+) -> StageResult:
     manifest = output.published() or output.publish(len(shards))
-    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+    specs = _specs(inputs)
+    if any(spec.prompt_price or spec.completion_price for spec in specs.values()):
+        cost = Spending.of_counts(manifest.counts).cost(specs)
+        result = replace(result, metrics={**result.metrics, "cost": cost})
+    return result
 
 
 def _run_shard(
@@ -160,98 +172,161 @@ def _run_shard(
     shard: int,
     endpoints: Mapping[str, Endpoint],
     progress: Progress | None,
+    *,
+    alone: bool,
 ) -> bool:
-    """Caption and commit one shard; return False where another process had done it meanwhile."""
+    """Caption and commit one shard; return False where another process had done it meanwhile.
+
+    Clips wait on disk, and so do those that are finished. When the tables are written they are in memory
+    once, as Arrow: all captions of the shard, and no pictures. ``alone`` says that shards come one by one.
+    """
     output = _output(inputs, config, store)
     with output.writing(shard) as committed:
         if committed is not None:
             return False
-        clips = _clips_of(inputs, config, store, shard)
-        with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            cuts = _cut_threshold(inputs, config, store)
-            captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer, cut_threshold=cuts)
-            chains = asyncio.run(_caption(clips, inputs, config, captions, endpoints, journal, progress))
-            rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
-            for clip in clips:
-                rows.add(clip.row, chains[clip.id])
-            output.commit(shard, rows.tables(), rows.counts())
+        budget = _budget(inputs, config, store, None if alone else shard)
+        keyframes = load_manifest(store, inputs.keyframes)
+        with (
+            open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal,
+            clip_spool(
+                journal.path.with_suffix(".spool"),
+                store,
+                inputs.clips,
+                inputs.keyframes,
+                *_division(keyframes, config, shard),
+            ) as clips,
+        ):
+            jobs = _ClipJobs(clips, inputs, config, _cut_threshold(inputs, config, store))
+            spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
+            tables, counts = _tables(clips, inputs)
+            output.commit(shard, tables, counts | spent.counts())
             journal.remove()
     return True
 
 
 async def _caption(
-    clips: Sequence[_Clip],
-    inputs: CaptionInputs,
+    jobs: _ClipJobs,
     config: CaptionConfig,
-    captions: CaptionPlan,
     endpoints: Mapping[str, Endpoint],
     journal: Journal,
+    budget: Budget | None,
     progress: Progress | None,
-) -> dict[str, Chain]:
-    derived = DerivedPlan.of(config, inputs.summarizer or inputs.captioner)
-    chains: dict[str, Chain] = {}
-    silent = SilentRoles()
+) -> Spending:
+    """Caption the clips; return the tokens of all answers, also of those an earlier run had got."""
+    spent = Spending()
+    count = 0
 
-    def open_clip(clip: _Clip) -> Conversation:
-        return DerivedConversation(ClipConversation(clip.id, clip.frames, captions), derived)
-
-    def done(clip_id: str, conversation: Conversation) -> None:
-        assert isinstance(conversation, DerivedConversation)
-        chains[clip_id] = conversation.chain
-        silent.note(conversation.chain)
+    def done(finished: Finished) -> None:
+        nonlocal count
+        assert isinstance(finished.conversation, DerivedConversation)
+        chain = finished.conversation.chain
+        if finished.overdue_s is not None:
+            chain.rejection = Rejection(TOO_LONG, round(finished.overdue_s, 3), config.clip_timeout_s)
+        jobs.finish(finished.number, chain)
+        spent.add_all(finished.spent)
+        count += 1
         if progress is not None:
-            progress("clips", len(chains), len(clips))
+            progress("clips", count, len(jobs))
 
-    whole = 1 + len(derived.roles)
-    jobs = [Job(clip.id, len(clip.frames) + whole, partial(open_clip, clip)) for clip in clips]
     async with AsyncExitStack() as stack:
         by_endpoint = {
             endpoint: await stack.enter_async_context(ChatClient(endpoint))
             for endpoint in dict.fromkeys(endpoints.values())
         }
         clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
-        await converse(jobs, clients, journal, done)
-    silent.refuse(inputs.summarizer or inputs.captioner)
-    return chains
+        await converse(jobs, clients, journal, done, limit_s=config.clip_timeout_s, budget=budget)
+    jobs.refuse_silence()
+    return spent
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """A clip's row, and its key frames in order of time."""
+class _ClipJobs:
+    """The clips of a shard as conversations.
 
-    row: Row
-    frames: tuple[KeyFrame, ...]
+    Each takes a call per key frame, one for its summary and one per caption that is derived.
+    """
 
-    @property
-    def id(self) -> str:
-        return str(self.row["clip_id"])
+    def __init__(
+        self, clips: ClipSpool, inputs: CaptionInputs, config: CaptionConfig, cut_threshold: float | None
+    ) -> None:
+        self._clips = clips
+        self._summarizer = inputs.summarizer or inputs.captioner
+        self._captions = CaptionPlan.of(
+            config, inputs.captioner, inputs.summarizer, cut_threshold=cut_threshold
+        )
+        self._derived = DerivedPlan.of(config, self._summarizer)
+        self._silent = SilentRoles()
+        self.weights = clips.frames + np.int32(1 + len(self._derived.roles))
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def open(self, number: int) -> tuple[str, DerivedConversation]:
+        clip_id, frames = self._clips.load(number)
+        return clip_id, DerivedConversation(ClipConversation(clip_id, frames, self._captions), self._derived)
+
+    def finish(self, number: int, chain: Chain) -> None:
+        """Put away what came of a clip."""
+        self._silent.note(chain)
+        self._clips.finish(number, chain)
+
+    def refuse_silence(self) -> None:
+        """Check that no role's calls failed for every clip. Raises UserError where they did."""
+        self._silent.refuse(self._summarizer)
 
 
-def _clips_of(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: int) -> list[_Clip]:
-    """Read one shard's clips. Parts of the key frames are cut into equal shares by number of key frames."""
-    parts = _parts(load_manifest(store, inputs.keyframes))
+def _tables(clips: ClipSpool, inputs: CaptionInputs) -> tuple[dict[str, pa.Table], dict[str, float]]:
+    """Return the shard's tables and counts."""
+    tables: dict[str, list[pa.Table]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    finished = clips.finished()
+    while True:
+        rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
+        some = list(islice(finished, CLIPS_AT_ONCE))
+        for clip, chain in some:
+            rows.add(clip, chain)
+        for name, table in rows.tables().items():
+            tables[name].append(table)
+        counts.update(rows.counts())
+        if len(some) < CLIPS_AT_ONCE:
+            return {name: pa.concat_tables(pieces) for name, pieces in tables.items()}, dict(counts)
+
+
+def _budget(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: int | None) -> Budget | None:
+    """Return what may be spent: all that committed shards have left, or one shard's share of that.
+
+    Shards that run side by side do not know what the others are spending. Each keeps to its share, by key
+    frames, so that together they keep to the whole.
+    """
+    if config.max_cost is None and config.max_tokens_total is None:
+        return None
+    output, keyframes = _output(inputs, config, store), load_manifest(store, inputs.keyframes)
+    before = Spending()
+    weights: dict[int, float] = {}  # of shards that are not committed
+    for number in plan(inputs, config, store):
+        commit = output.committed(number)
+        if commit is not None:
+            before.add_all(Spending.of_counts(commit.counts))
+            continue
+        part, _, of = _division(keyframes, config, number)
+        weights[number] = part.rows / of if part is not None else 0.0
+    share = 1.0 if shard is None else weights[shard] / (sum(weights.values()) or 1.0)
+    return Budget(_specs(inputs), config.max_cost, config.max_tokens_total, before, share)
+
+
+def _specs(inputs: CaptionInputs) -> dict[str, EngineSpec]:
+    return {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
+
+
+def _division(keyframes: Manifest, config: CaptionConfig, shard: int) -> tuple[Part | None, int, int]:
+    """Return the part of the key frames a shard reads, and which share of how many is its own."""
+    parts = _parts(keyframes)
     if not parts:
-        return []
+        return None, 0, 1
     shards = max(len(parts), config.shards)
-    part, share = parts[shard % len(parts)], shard // len(parts)
-    shares = len(range(shard % len(parts), shards, len(parts)))
-    frames: dict[str, list[Row]] = defaultdict(list)
-    for row in read_table(store, inputs.keyframes, "keyframes", shard=part).to_pylist():
-        frames[row["clip_id"]].append(row)
-    clip_ids = sorted(frames)
-    groups = divide([len(frames[clip_id]) for clip_id in clip_ids], shares)
-    mine = {clip_ids[number] for number in groups[share]} if share < len(groups) else set()
-    clips = read_table(store, inputs.clips, "clips").sort_by("clip_id").to_pylist()
-    return [_Clip(row, _key_frames(frames[row["clip_id"]])) for row in clips if row["clip_id"] in mine]
+    part = parts[shard % len(parts)]
+    return part, shard // len(parts), len(range(shard % len(parts), shards, len(parts)))
 
 
-def _parts(keyframes: Manifest) -> list[int]:
-    return sorted(part.shard for part in keyframes.parts if part.table == "keyframes")
-
-
-def _key_frames(rows: Sequence[Row]) -> tuple[KeyFrame, ...]:
-    ordered = sorted(rows, key=lambda row: row["index"])
-    return tuple(
-        KeyFrame(number, row["timestamp_s"], row["jpeg"], row["similarity"])
-        for number, row in enumerate(ordered, 1)
-    )
+def _parts(keyframes: Manifest) -> list[Part]:
+    parts = (part for part in keyframes.parts if part.table == "keyframes")
+    return sorted(parts, key=lambda part: part.shard)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
 from share4video.stages.clip_frames import Row
@@ -37,17 +40,26 @@ def by_work(rows: Sequence[Row], shards: int) -> list[list[Row]]:
 
 
 def divide(weights: Sequence[float], shards: int) -> list[list[int]]:
-    """Divide things into at most ``shards`` groups of about equal weight.
-
-    The heaviest goes first, each to the group that is lightest so far; ties by members, then by number.
+    """Divide things into at most ``shards`` groups of about equal weight, as `shares` does.
 
     Returns:
         The numbers of each group's members, ascending; no group is empty unless there is nothing to divide.
     """
     groups: list[list[int]] = [[] for _ in range(max(1, min(shards, len(weights))))]
-    loads = [(0.0, 0, group) for group in range(len(groups))]
-    for thing in sorted(range(len(weights)), key=lambda number: (-weights[number], number)):
+    for number, group in enumerate(shares(np.asarray(weights, np.float64), len(groups))):
+        groups[group].append(number)
+    return groups
+
+
+def shares(weights: npt.NDArray[np.generic], groups: int) -> npt.NDArray[np.int32]:
+    """Deal things out to ``groups`` groups of about equal weight; return the group of each.
+
+    The heaviest goes first, each to the group that is lightest so far; ties by members, then by number.
+    """
+    dealt = np.zeros(len(weights), np.int32)
+    loads = [(0.0, 0, group) for group in range(groups)]
+    for thing in np.lexsort((np.arange(len(weights)), -weights.astype(np.float64))):
         load, members, group = loads[0]
-        groups[group].append(thing)
-        heapq.heapreplace(loads, (load + weights[thing], members + 1, group))
-    return [sorted(group) for group in groups]
+        dealt[thing] = group
+        heapq.heapreplace(loads, (load + float(weights[thing]), members + 1, group))
+    return dealt

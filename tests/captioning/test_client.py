@@ -143,6 +143,31 @@ def test_what_may_be_published_of_a_failure_names_no_address(
     assert caught.value.sentence == sentence
 
 
+def test_a_call_ends_in_time_whatever_its_retries(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(status=503)
+    with pytest.raises(CallError, match=r"no answer within 0\.4 s") as caught:
+        ask(fake_engine.endpoint(retries=20, call_timeout_s=0.4))
+    assert caught.value.reason == "timeout"
+    assert len(fake_engine.calls()) < 20
+
+
+def test_waiting_for_a_slot_is_no_part_of_a_call(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(latency_s=0.2)
+    endpoint = fake_engine.endpoint(max_in_flight=1, request_timeout_s=1.5, call_timeout_s=1.5, retries=0)
+    answers = answer_all(endpoint, {str(n): lambda: HELLO for n in range(12)})
+    assert all(isinstance(answer, Completion) for answer in answers.values())
+
+
+@pytest.mark.parametrize(("header", "asked_s"), [("1e9", 60.0), ("inf", 60.0), ("nan", None), ("-3", 0.0)])
+def test_what_an_endpoint_may_ask_for_is_bounded(
+    fake_engine: FakeEngine, header: str, asked_s: float | None
+) -> None:
+    fake_engine.settings(status=429, retry_after=header)
+    with pytest.raises(CallError) as caught:
+        ask(fake_engine.endpoint(retries=0))
+    assert caught.value.retry_after_s == asked_s
+
+
 def test_nobody_listens() -> None:
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port, nobody answers
         taken.bind(("127.0.0.1", 0))

@@ -9,9 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from share4video.captioning.client import ChatClient
@@ -23,21 +25,35 @@ from share4video.captioning.conversations import (
     ClipConversation,
 )
 from share4video.captioning.differential import Chain
+from share4video.captioning.engine_line import SILENT_CALLS
 from share4video.captioning.journal import open_journal
-from share4video.captioning.scheduler import Call, Conversation, Job, converse
+from share4video.captioning.scheduler import Call, Conversation, Finished, converse
+from share4video.captioning.spending import Budget
 from share4video.config import CaptionConfig
 from share4video.errors import UserError
 from tests.engines import FakeEngine, frames
-from tests.fake_engine import FAULTS
+from tests.fake_engine import CONTENT_FAULTS, FAULTS
 
 
-def jobs_of(lengths: list[int], fake: FakeEngine) -> list[Job]:
+class ListedJobs:
+    """Jobs given one by one, each with its name and its weight."""
+
+    def __init__(self, *jobs: tuple[str, int, Callable[[], Conversation]]) -> None:
+        self.jobs = jobs
+        self.weights = np.array([weight for _, weight, _ in jobs], np.int32)
+
+    def open(self, number: int) -> tuple[str, Conversation]:
+        name, _, make = self.jobs[number]
+        return name, make()
+
+
+def jobs_of(lengths: list[int], fake: FakeEngine) -> ListedJobs:
     plan = CaptionPlan.of(CaptionConfig(), fake.spec(), None)
 
-    def opener(name: str, length: int) -> Job:
-        return Job(name, length + 1, lambda: ClipConversation(name, frames(length), plan))
+    def job(name: str, length: int) -> tuple[str, int, Callable[[], Conversation]]:
+        return name, length + 1, lambda: ClipConversation(name, frames(length), plan)
 
-    return [opener(f"clip-{n:03d}", length) for n, length in enumerate(lengths)]
+    return ListedJobs(*(job(f"clip-{n:03d}", length) for n, length in enumerate(lengths)))
 
 
 def caption(
@@ -46,23 +62,27 @@ def caption(
     address: str = "out",
     *,
     in_flight: int = 8,
-    retries: int = 8,
-    timeout_s: float = 30,
-    on_done: Callable[[], None] = lambda: None,
+    on_done: Callable[[Finished], None] = lambda _: None,
+    limit_s: float | None = None,
+    budget: Budget | None = None,
+    backoff_s: float = 0.01,
+    **fields: Any,
 ) -> dict[str, Chain]:
     chains: dict[str, Chain] = {}
+    jobs = jobs_of(lengths, fake)
 
-    def done(name: str, conversation: Conversation) -> None:
-        assert isinstance(conversation, ClipConversation)
-        chains[name] = conversation.chain
-        on_done()
+    def done(finished: Finished) -> None:
+        assert isinstance(finished.conversation, ClipConversation)
+        chains[jobs.jobs[finished.number][0]] = finished.conversation.chain
+        on_done(finished)
 
     async def run() -> None:
-        endpoint = fake.endpoint(max_in_flight=in_flight, retries=retries, request_timeout_s=timeout_s)
-        async with ChatClient(endpoint, backoff_s=0.01) as client:
+        given = {"retries": 8, "request_timeout_s": 30.0, **fields}
+        endpoint = fake.endpoint(max_in_flight=in_flight, **given)
+        async with ChatClient(endpoint, backoff_s=backoff_s) as client:
             with open_journal(address) as journal:
                 clients = {CAPTIONER: client, SUMMARIZER: client}
-                await converse(jobs_of(lengths, fake), clients, journal, done)
+                await converse(jobs, clients, journal, done, limit_s=limit_s, budget=budget)
 
     asyncio.run(run())
     return chains
@@ -123,13 +143,47 @@ def test_one_kind_of_fault_in_every_fifth_answer(
 ) -> None:
     calm = written(caption(fake_engine, LENGTHS[:8], "calm"))
     fake_engine.settings(faults={fault: 0.2}, seed=1)
-    assert written(caption(fake_engine, LENGTHS[:8], "faulty", timeout_s=1.5)) == calm
+    assert written(caption(fake_engine, LENGTHS[:8], "faulty", request_timeout_s=1.5)) == calm
 
 
 def test_all_kinds_of_faults_together(fake_engine: FakeEngine, work_root: Path) -> None:
     calm = written(caption(fake_engine, LENGTHS, "calm"))
     fake_engine.settings(faults=dict.fromkeys(FAULTS, 0.2 / len(FAULTS)), seed=2)
-    assert written(caption(fake_engine, LENGTHS, "faulty", timeout_s=1.5)) == calm
+    assert written(caption(fake_engine, LENGTHS, "faulty", request_timeout_s=1.5)) == calm
+
+
+@pytest.mark.parametrize("fault", CONTENT_FAULTS)
+def test_one_kind_of_answer_that_is_no_good_in_every_fifth(
+    fake_engine: FakeEngine, work_root: Path, fault: str
+) -> None:
+    fake_engine.settings(faults={fault: 0.2}, seed=3)
+    chains = caption(fake_engine, LENGTHS)
+    assert_captioned_or_rejected(chains)
+    again = [call["body"] for call in fake_engine.calls() if "seed" in call["body"]]
+    assert again
+    assert {(body["temperature"], body["frequency_penalty"]) for body in again} == {(0.7, 0.3)}
+    assert len({body["seed"] for body in again}) > 1
+    captions = [d.caption for chain in chains.values() for d in chain.differentials]
+    assert {caption.attempt for caption in captions} == {0, 1}
+
+
+def test_every_kind_of_fault_and_of_answer_that_is_no_good_together(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    kinds = (*FAULTS, *CONTENT_FAULTS)
+    fake_engine.settings(faults=dict.fromkeys(kinds, 0.2 / len(kinds)), seed=5, jitter_s=0.03)
+    assert_captioned_or_rejected(caption(fake_engine, LENGTHS, request_timeout_s=1.5))
+
+
+def assert_captioned_or_rejected(chains: dict[str, Chain]) -> None:
+    assert len(chains) == len(LENGTHS)
+    for chain in chains.values():
+        if chain.rejection is not None:
+            assert chain.rejection.sentence
+        else:
+            assert len(chain.differentials) == len(chain.timestamps_s)
+            assert chain.summary is not None
+            assert all(d.text for d in chain.differentials) and chain.summary.text
 
 
 def test_a_call_that_is_refused_costs_what_the_rules_say(fake_engine: FakeEngine, work_root: Path) -> None:
@@ -191,7 +245,7 @@ def test_an_engine_that_dies_before_the_end_costs_nothing(
 ) -> None:
     fake_engine.settings(**settings)
     with pytest.raises(UserError, match="the engine does not answer"):
-        caption(fake_engine, [1, 1], in_flight=1, retries=0, timeout_s=timeout_s)
+        caption(fake_engine, [1, 1], in_flight=1, retries=0, request_timeout_s=timeout_s)
     fake_engine.settings()
     chains = caption(fake_engine, [1, 1], in_flight=1)
     assert not any(chain.rejection for chain in chains.values())
@@ -203,7 +257,7 @@ def test_an_engine_that_no_longer_answers_what_it_did_stops_the_run(
 ) -> None:
     """As one whose memory has become too small for real pictures; a plain request it would still answer."""
 
-    def spoil() -> None:
+    def spoil(_: Finished) -> None:
         fake_engine.settings(bad_prompt="describ", bad_status=500)
 
     with pytest.raises(UserError, match="does not answer"):
@@ -271,7 +325,7 @@ def test_what_a_conversation_raises_comes_out(fake_engine: FakeEngine, work_root
     async def run() -> None:
         async with ChatClient(fake_engine.endpoint()) as client:
             with open_journal("out") as journal:
-                await converse([Job("x", 1, broken)], {CAPTIONER: client}, journal, lambda *_: None)
+                await converse(ListedJobs(("x", 1, broken)), {CAPTIONER: client}, journal, lambda *_: None)
 
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(run())
@@ -297,11 +351,98 @@ def test_conversations_are_opened_when_their_turn_comes(fake_engine: FakeEngine,
     async def run() -> None:
         async with ChatClient(fake_engine.endpoint(max_in_flight=4)) as client:
             with open_journal("out") as journal:
-                jobs = [Job(f"{n}", 1, opened) for n in range(50)]
-                await converse(jobs, {CAPTIONER: client}, journal, lambda *_: None)
+                jobs = [(f"{n}", 1, opened) for n in range(50)]
+                await converse(ListedJobs(*jobs), {CAPTIONER: client}, journal, lambda *_: None)
 
     asyncio.run(run())
     assert most <= 4
+
+
+def test_an_endpoint_that_takes_few_at_a_time_gets_few(fake_engine: FakeEngine, work_root: Path) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(takes=3, latency_s=0.05)
+    assert written(caption(fake_engine, LENGTHS, "crowded", in_flight=16, retries=2)) == calm
+    pushed_back = [call for call in fake_engine.calls() if not call["answered"]]
+    assert len(pushed_back) < sum(LENGTHS)
+
+
+def test_a_time_the_endpoint_asks_for_is_given_by_all(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(first_status=[0] * 10 + [429], retry_after="1.5", latency_s=0.1)
+    caption(fake_engine, LENGTHS, in_flight=4)
+    began = [call["at"] for call in fake_engine.calls()]
+    gaps = [after - before for before, after in pairwise(began)]
+    assert max(gaps) > 1.2
+    assert gaps.index(max(gaps)) < 10 + 8  # those on their way then, and their chains' next
+
+
+def test_a_call_and_its_retries_end_in_time(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(bad_prompt=SIXTH, bad_status=500)
+    times = {"retries": 20, "call_timeout_s": 0.6, "backoff_s": 0.05}
+    chains = caption(fake_engine, [6, 2, 2], **times)
+    assert [name for name, chain in chains.items() if chain.rejection] == ["clip-000"]
+    assert len([call for call in fake_engine.calls() if not call["answered"]]) < 60  # of 84
+
+
+def test_a_clip_over_its_time_goes_no_further_and_waiting_does_not_count(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    """One call after another, 0.3 s each: six clips of two calls, which wait longer than they may take."""
+    fake_engine.settings(latency_s=0.3)
+    ended: list[Finished] = []
+    chains = caption(fake_engine, [1, 1, 1, 9, 1, 1, 1], in_flight=1, limit_s=1.8, on_done=ended.append)
+    (overdue,) = [finished for finished in ended if finished.overdue_s is not None]
+    assert overdue.number == 3
+    assert overdue.overdue_s == pytest.approx(1.8, abs=0.5)
+    assert len(chains["clip-003"].differentials) < 9
+    assert all(chain.summary is not None for name, chain in chains.items() if name != "clip-003")
+
+
+def test_a_silent_engine_does_not_make_clips_too_slow(fake_engine: FakeEngine, work_root: Path) -> None:
+    fake_engine.settings(faults={"hang": 1.0})
+    with pytest.raises(UserError, match="does not answer"):
+        caption(fake_engine, [1, 1], limit_s=0.3, retries=0, request_timeout_s=1.0)
+
+
+def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    calm = written(caption(fake_engine, LENGTHS, "calm"))
+    fake_engine.settings(latency_s=0.02)
+    ended: list[Finished] = []
+
+    def limited(max_tokens: int) -> dict[str, Chain]:
+        budget = Budget({"captioner": fake_engine.spec()}, None, max_tokens)
+        return caption(fake_engine, LENGTHS, in_flight=4, budget=budget, on_done=ended.append)
+
+    for calls in (20, 40):
+        with pytest.raises(UserError, match=r"the budget is spent: \d+ tokens"):
+            limited(calls * 12)  # tokens of a call
+        seen = fake_engine.calls()
+        assert calls <= len(seen) < calls + 4
+        assert all(call["answered"] for call in seen)  # those under way were waited for
+    assert written(limited(10**6)) == calm
+    assert len(fake_engine.calls()) == sum(LENGTHS) + len(LENGTHS)
+    assert sum(finished.spent.tokens for finished in ended[-len(LENGTHS) :]) == 12 * len(fake_engine.calls())
+
+
+def test_an_engine_that_does_not_tell_tokens_is_no_good_for_a_budget(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(tells_usage=False)
+    assert caption(fake_engine, [1], "free")["clip-000"].summary
+    with pytest.raises(UserError, match="does not tell how many tokens"):
+        caption(fake_engine, [1], budget=Budget({"captioner": fake_engine.spec()}, None, 100))
+
+
+def test_an_engine_that_dies_among_many_clips_is_noticed_within_few_calls(
+    fake_engine: FakeEngine, work_root: Path
+) -> None:
+    in_flight, retries, answered = 8, 2, 60
+    fake_engine.settings(first_status=[0] * answered + [500] * 5000)
+    with pytest.raises(UserError, match="the engine does not answer: HTTP 500"):
+        caption(fake_engine, [1] * 1000, in_flight=in_flight, retries=retries)
+    failed = len(fake_engine.calls()) - answered
+    assert failed <= (in_flight + SILENT_CALLS + 1) * (retries + 1)
 
 
 KILLED = """
