@@ -64,8 +64,8 @@ def data_card(facts: CardFacts) -> str:
             *_licences(facts),
             "",
             "Commercial use is what the licence's name says, or unknown, or as the publisher found; it is no"
-            " legal advice. Captions change nothing about the licence of the video they describe. They were written by"
-            " models and may be wrong.",
+            " legal advice. Captions change nothing about the licence of the video they describe. They were"
+            " written by models and may be wrong.",
         ],
     ]
     if facts.versions:

@@ -23,7 +23,10 @@ _KNOWN: dict[str, tuple[Commercial, tuple[str, ...]]] = {
     "synthetic": ("yes", ()),  # drawn by this package
     "Pexels": ("unknown", ("pexels license", "pexels.com/license")),
     "Pixabay": ("unknown", ("pixabay license", "pixabay content license")),
-    "Mixkit": ("unknown", ("mixkit license", "mixit", "mixkit free license", "mixkit stock video free license")),
+    "Mixkit": (
+        "unknown",
+        ("mixkit license", "mixit", "mixkit free license", "mixkit stock video free license"),
+    ),
     "Panda-70M": ("no", ("panda", "panda70m", "snap", "snap non-commercial research")),
     "YouTube": ("unknown", ("youtube license", "standard youtube license")),
     "HD-VILA": ("unknown", ("hd-vila-100m", "hdvila")),
@@ -32,7 +35,8 @@ _KNOWN: dict[str, tuple[Commercial, tuple[str, ...]]] = {
     "unknown": ("unknown", ("", "none", "other", "n/a", "noassertion")),
 }
 _CREATIVE_COMMONS = re.compile(
-    r"(?:cc|creative ?commons|licenses)[ /_-]*(?P<parts>by(?:[ _-]?(?:nc|sa|nd))*)[ /_-]*v?(?P<version>\d(?:\.\d)?)?\b"
+    r"(?:cc|creative ?commons|licenses)[ /_-]*(?P<parts>by(?:[ _-]?(?:nc|sa|nd))*)"
+    r"[ /_-]*v?(?P<version>\d(?:\.\d)?)?"
 )
 _URL = re.compile(r"^https?://(?:www\.)?|/(?:legalcode|deed)?(?:\.\w+)?$")
 

@@ -3,8 +3,8 @@
 By words alone. The words and word pairs of a sentence are weighed by how few of the clip's differential
 captions have them (inverse document frequency, as in TF-IDF and BM25); a differential supports the share of a
 sentence's weight that it has, too. A summary tells a clip in order, so among differentials that support a
-sentence alike the one that goes on from the sentence before is taken: the path of the greatest support, with a
-price on every step back in time. A sentence that says again what was said before is about a later frame, if
+sentence alike the one that goes on from the sentence before is taken: the path of the greatest support, with
+a price on every step back in time. A sentence that says again what was said before is about a later frame, if
 there is one to support it. A time that a sentence states counts for the key frame at that time.
 
 A sentence of which no differential supports `FLOOR` rests on nothing that was seen in the frames. It may have
@@ -35,7 +35,7 @@ _STATED_S = re.compile(r"(\d+(?:\.\d+)?)\s*(?:s\b|sec\b|seconds?\b)", re.IGNOREC
 _STOP_WORDS = frozenset(
     "a an and are as at be been being both but by for from had has have he her his in into is it its of on or"
     " she so than that the their them then there these they this those to was were which while who with"
-    " second seconds video frame frames scene clip".split()
+    " second seconds video frame frames scene clip".split()  # noqa: SIM905
 )
 
 

@@ -194,7 +194,9 @@ LINKS = pa.schema(
         _required("clip_id", _text),
         _required("sentence_index", _i32),  # of the clip's summary, from 0
         _required("sentence", _text),
-        _required("keyframes", pa.list_(_i32)),  # indices of those it rests on; none where nothing supports it
+        _required(
+            "keyframes", pa.list_(_i32)
+        ),  # indices of those it rests on; none where nothing supports it
         _required("timestamps_s", pa.list_(_f64)),  # theirs
         _required("score", _f32),  # how much of the sentence their differential captions say, 0 to 1
     ]

@@ -25,6 +25,7 @@ from share4video.config import CaptionConfig, EngineSpec
 from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
 from share4video.stages.caption_rows import CaptionRows
+from share4video.stages.caption_rows_published import PublishedCaptions
 from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import divide
 from share4video.store import Store
@@ -39,13 +40,15 @@ Row = Mapping[str, Any]
 class CaptionInputs:
     """The kept clips, their key frames, and who captions them.
 
-    The captioner summarises where there is no ``summarizer``.
+    The captioner summarises where there is no ``summarizer``. Captions of clips that are in ``published``, a
+    dataset, are taken over from there.
     """
 
     clips: StageRef
     keyframes: StageRef
     captioner: EngineSpec
     summarizer: EngineSpec | None = None
+    published: StageRef | None = None
 
 
 def run_stage(
@@ -122,7 +125,9 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         store,
         STAGE,
         VERSION,
-        inputs=[inputs.clips.content_hash, inputs.keyframes.content_hash],
+        inputs=[
+            ref.content_hash for ref in (inputs.clips, inputs.keyframes, inputs.published) if ref is not None
+        ],
         config=config,
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
@@ -157,10 +162,15 @@ def _run_shard(
             return False
         clips = _clips_of(inputs, config, store, shard)
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            chains = asyncio.run(_caption(clips, inputs, config, endpoints, journal, progress))
+            published = PublishedCaptions(store, inputs.published, [clip.id for clip in clips])
+            new = [clip for clip in clips if clip.id not in published]
+            chains = asyncio.run(_caption(new, inputs, config, endpoints, journal, progress))
             rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
             for clip in clips:
-                rows.add(clip.row, chains[clip.id])
+                if clip.id in published:
+                    rows.take_over(published, clip.id)
+                else:
+                    rows.add(clip.row, chains[clip.id])
             output.commit(shard, rows.tables(), rows.counts())
             journal.remove()
     return True

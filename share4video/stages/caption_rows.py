@@ -12,6 +12,7 @@ from share4video.captioning.engine import identity
 from share4video.captioning.roles import prompt_version
 from share4video.config import EngineSpec
 from share4video.dataset.shards import table_from_rows
+from share4video.stages.caption_rows_published import PublishedCaptions
 from share4video.stages.clip_frames import reject_row
 
 Row = Mapping[str, Any]
@@ -40,6 +41,12 @@ class CaptionRows:
         ):
             if caption is not None:
                 self._tables["captions"].append(_caption_row(clip, role, caption, by))
+
+    def take_over(self, published: PublishedCaptions, clip_id: str) -> None:
+        """Add a clip's captions as they are published."""
+        self._clips += 1
+        self._tables["differentials"] += published.differentials[clip_id]
+        self._tables["captions"] += published.captions[clip_id]
 
     def _differential(self, clip_id: str, caption: Differential) -> Row:
         return {

@@ -1,7 +1,7 @@
 """The dataset stage: clips, their captions in every role, the released jsonl form and a data card.
 
-A version that is added to an earlier one holds the earlier rows byte for byte, as the same shards, and what is
-new as one more shard.
+A version that is added to an earlier one holds the earlier rows byte for byte, as the same shards, and what
+is new as one more shard.
 """
 
 from __future__ import annotations
