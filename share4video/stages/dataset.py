@@ -38,7 +38,7 @@ EXPORT_NAME = "sharegpt4video.jsonl"
 CARD_NAME = "README.md"
 NO_SUMMARY, LICENCE = "no_summary", "licence"
 _EARLIER = "@earlier"  # in a manifest's configuration: the version this one was added to
-_TABLES = ("clips", "differentials", "captions", "links", "rejects")
+TABLE_NAMES = ("clips", "differentials", "captions", "links", "rejects")
 
 Row = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ class DatasetInputs:
 class _Rows:
     """The rows of the tables, and the lines of the released form."""
 
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in _TABLES})
+    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLE_NAMES})
     lines: list[bytes] = field(default_factory=list)
 
     def reject(self, clip: Row, reason: str, sentence: str) -> None:
@@ -92,7 +92,7 @@ def run_stage(
     computed = 0
     for shard, number in enumerate(before):
         assert inputs.earlier is not None
-        held = {name: read_table(store, inputs.earlier, name, shard=number) for name in _TABLES}
+        held = {name: read_table(store, inputs.earlier, name, shard=number) for name in TABLE_NAMES}
         with output.writing(shard) as done:
             if done is None:
                 output.commit(shard, held)
@@ -110,11 +110,16 @@ def earlier_versions(store: Store, earlier: StageRef | None) -> list[tuple[str, 
     found: list[tuple[str, int]] = []
     while earlier is not None:
         manifest = load_manifest(store, earlier)
-        before = manifest.config.get(_EARLIER)
-        earlier = StageRef.parse(before) if before else None
+        earlier = earlier_of(manifest.config)
         held = load_manifest(store, earlier).rows("clips") if earlier else 0
         found.append((str(manifest.ref), manifest.rows("clips") - held))
     return found[::-1]
+
+
+def earlier_of(config: Mapping[str, Any]) -> StageRef | None:
+    """Return the version that one was added to, from its manifest's configuration."""
+    earlier = config.get(_EARLIER)
+    return StageRef.parse(earlier) if earlier else None
 
 
 def allowed_by(config: LicenceConfig, licence: str) -> bool:
@@ -141,11 +146,11 @@ def _write(
     there = {clip["clip_id"] for clip in before.tables["clips"]}
     clips = read_table(store, inputs.clips, "clips").to_pylist()
     new = _joined([clip for clip in clips if clip["clip_id"] not in there], inputs, config, store, progress)
-    rows = {name: [*before.tables[name], *new.tables[name]] for name in _TABLES}
+    rows = {name: [*before.tables[name], *new.tables[name]] for name in TABLE_NAMES}
     output.attach(EXPORT_NAME, b"".join([*before.lines, *new.lines]), shard)
     card = card_of(rows, config, earlier_versions(store, inputs.earlier), len(new.tables["clips"]))
     output.attach(CARD_NAME, card, shard)
-    tables = {name: table_from_rows(name, new.tables[name]) for name in _TABLES}
+    tables = {name: table_from_rows(name, new.tables[name]) for name in TABLE_NAMES}
     output.commit(shard, tables, counts_of(rows))
 
 
@@ -154,7 +159,7 @@ def _published(earlier: StageRef | None, config: DatasetConfig, store: Store) ->
     found = _Rows()
     if earlier is None:
         return found
-    found.tables = {name: read_table(store, earlier, name).to_pylist() for name in _TABLES}
+    found.tables = {name: read_table(store, earlier, name).to_pylist() for name in TABLE_NAMES}
     unwanted = sum(not allowed_by(config, clip["licence"]) for clip in found.tables["clips"])
     if unwanted:
         raise UserError(

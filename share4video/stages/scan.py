@@ -16,6 +16,7 @@ from typing import Any
 from share4video.config import ProbeConfig, ScanConfig
 from share4video.curation.filters import Rejection
 from share4video.dataset.shards import Manifest, ShardSet, canonical_json, table_from_rows
+from share4video.dataset.tombstones import Tombstones
 from share4video.errors import UserError
 from share4video.media.sources import SourceFile, list_sources
 from share4video.stages.contract import Progress
@@ -101,7 +102,8 @@ class _Chunks:
             if done is not None:
                 meter.skip(len(part.files))
                 return False
-            rows = scanner.rows(part.files, part.prints, meter)
+            stones = Tombstones.of(output.store)
+            rows = [stones.scanned(row) for row in scanner.rows(part.files, part.prints, meter)]
             read = sum(row["reason"] is None for row in rows)
             counts: dict[str, float] = {"rows_in": len(part.files), "metric:read": read}
             output.commit(chunk, {"scans": table_from_rows("scans", rows)}, counts)
