@@ -60,13 +60,31 @@ def export(
     ref: RefArgument,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder to write, made if missing.")],
     store: StoreOption = DEFAULT_STORE,
+    commercial_only: Annotated[
+        bool,
+        typer.Option("--commercial-only", help="Leave out clips whose licence may not allow commercial use."),
+    ] = False,
+    commercial_licence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--commercial-licence",
+            metavar="NAME",
+            help="A licence you have read and found to allow commercial use; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Write an output's tables as one Parquet file each, and its files, every byte checked by its hash."""
     from share4video.dataset.shards import fetch_files, read_table, table_bytes
+    from share4video.stages.commercial import export_commercial
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
     manifest = load_manifest(opened, parsed)
     make_folder(to)
+    if commercial_only:
+        paths, left_out = export_commercial(opened, parsed, to, commercial_licence or ())
+        typer.echo("\n".join(map(str, paths)))
+        typer.echo(f"{left_out} clips left out: their licence may not allow commercial use", err=True)
+        return
     for table in sorted({part.table for part in manifest.parts}):
         target = to / f"{table}.parquet"
         target.write_bytes(table_bytes(read_table(opened, parsed, table)))

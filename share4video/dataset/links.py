@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-FLOOR = 0.4  # of a sentence's weight
+FLOOR = 0.35  # of a sentence's weight
 STEP_BACK = 0.15  # what a step back in time costs, in support
 STANDSTILL = 0.1  # what it costs to say again of the same frame what was said before
 SUPPLEMENT = 0.2  # by how much a further differential must raise the support
@@ -114,19 +114,22 @@ def _stem(word: str) -> str:
     return word
 
 
-def _weights(documents: Sequence[Counter[str]]) -> dict[str, float]:
-    """Return BM25's inverse document frequency of every stem and pair, never 0: all but all have it."""
+def _weights(documents: Sequence[Counter[str]]) -> defaultdict[str, float]:
+    """Return BM25's inverse document frequency of every stem and pair; of those in none, too."""
     found = Counter(gram for document in documents for gram in document)
     size = len(documents)
-    return {gram: math.log(1 + (size - count + 0.5) / (count + 0.5)) for gram, count in found.items()}
+
+    def weight(count: int) -> float:
+        return math.log(1 + (size - count + 0.5) / (count + 0.5))
+
+    return defaultdict(lambda: weight(0), {gram: weight(count) for gram, count in found.items()})
 
 
-def _support(sentence: Iterable[str], other: Counter[str], weights: dict[str, float]) -> float:
+def _support(sentence: Iterable[str], other: Counter[str], weights: Mapping[str, float]) -> float:
     """Return the share of a sentence's weight that ``other`` has; words of no differential weigh the most."""
-    unknown = max(weights.values(), default=1.0)
     total = common = 0.0
     for gram in sentence:
-        weight = weights.get(gram, unknown) * (0.5 if " " in gram else 1.0)
+        weight = weights[gram] * (0.5 if " " in gram else 1.0)
         total += weight
         common += weight if gram in other else 0.0
     return common / total if total else 0.0
@@ -171,7 +174,7 @@ def _path(support: npt.NDArray[np.float64], advances: Sequence[bool]) -> list[in
 
 
 def _supplemented(
-    first: int, sentence: Counter[str], grams: Sequence[Counter[str]], weights: dict[str, float]
+    first: int, sentence: Counter[str], grams: Sequence[Counter[str]], weights: Mapping[str, float]
 ) -> tuple[list[int], float]:
     """Add differentials that say what the chosen ones do not; return all, and what they support together."""
     frames, together = [first], grams[first]
