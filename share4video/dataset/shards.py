@@ -40,7 +40,7 @@ from share4video.dataset.manifest import (
     load_manifest,
 )
 from share4video.dataset.schema import SCHEMA_VERSION, TABLES
-from share4video.dataset.tombstones import succession_of, taken_down
+from share4video.dataset.tombstones import rows_taken_down, succession_of
 from share4video.errors import UserError
 from share4video.store import Store
 from share4video.store_lock import DEFAULT_TTL_S
@@ -226,7 +226,7 @@ class ShardSet:
     def _refuse_taken_down(
         self, tables: Mapping[str, pa.Table], attached: Mapping[str, AttachedFile]
     ) -> None:
-        if not any(_holds_taken_down(self.store, table) for table in tables.values()):
+        if all(rows_taken_down(self.store, table) is None for table in tables.values()):
             return
         for name in attached:
             self.store.delete(f"{self.prefix}/{name}")
@@ -268,18 +268,6 @@ class ShardSet:
         )
         self.store.put(f"{self.prefix}/manifest.json", canonical_json(manifest.model_dump(mode="json")))
         return manifest
-
-
-def _without_taken_down(store: Store, table: pa.Table) -> pa.Table:
-    """Return the rows of clips that nobody took down: a takedown may not have come to this output yet."""
-    gone = taken_down(store) if "clip_id" in table.column_names else frozenset()
-    if not gone or not table.num_rows:
-        return table
-    return table.filter(pc.invert(pc.is_in(table["clip_id"], pa.array(sorted(gone), pa.string()))))
-
-
-def _holds_taken_down(store: Store, table: pa.Table) -> bool:
-    return bool(_without_taken_down(store, table).num_rows < table.num_rows)
 
 
 def _digest(data: bytes | Path) -> tuple[str, int]:
@@ -334,7 +322,10 @@ def read_table(store: Store, ref: StageRef, table: str, *, shard: int | None = N
         if part.table != table or (shard is not None and part.shard != shard):
             continue
         pieces.append(parse_table(read_verified(store, ref, part.path, part.sha256)))
-    return _without_taken_down(store, pa.concat_tables(pieces)) if pieces else empty_table(table)
+    if not pieces:
+        return empty_table(table)
+    whole = pa.concat_tables(pieces)
+    return whole.filter(pc.invert(taken)) if (taken := rows_taken_down(store, whole)) is not None else whole
 
 
 def read_file(store: Store, ref: StageRef, name: str) -> bytes:

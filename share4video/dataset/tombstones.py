@@ -10,10 +10,13 @@ do not come back.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from share4video.errors import UserError
@@ -74,6 +77,9 @@ class Tombstones:
 
     def __init__(self, stones: Iterable[Tombstone]) -> None:
         self.by_id = {stone.clip_id: stone for stone in stones}
+        self._by_content: defaultdict[str | None, list[Tombstone]] = defaultdict(list)
+        for stone in self.by_id.values():
+            self._by_content[stone.content_hash].append(stone)
 
     @classmethod
     def of(cls, store: Store) -> Tombstones:
@@ -82,7 +88,8 @@ class Tombstones:
 
     def covers(self, content_hash: str | None, start_s: float | None, end_s: float | None) -> bool:
         """Return whether a span of a file's content shares pictures with a clip that was taken down."""
-        return any(stone.covers(content_hash, start_s, end_s) for stone in self.by_id.values())
+        found = self._by_content.get(content_hash, ())
+        return any(stone.covers(content_hash, start_s, end_s) for stone in found)
 
     def scanned(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of table ``scans``, as a failure with nothing measured where it is taken down."""
@@ -108,6 +115,14 @@ def bury(store: Store, stone: Tombstone) -> bool:
 def taken_down(store: Store) -> frozenset[str]:
     """Return the ids of the clips that were taken down, by their names alone."""
     return frozenset(PurePosixPath(key).stem for key in store.list(_CLIPS))
+
+
+def rows_taken_down(store: Store, table: pa.Table) -> pa.ChunkedArray | None:
+    """Say of each row whether its clip was taken down; None where no row's was."""
+    if "clip_id" not in table.column_names or not table.num_rows or not (gone := taken_down(store)):
+        return None
+    found = pc.is_in(table["clip_id"], pa.array(sorted(gone), pa.string()))
+    return found if pc.any(found).as_py() else None
 
 
 def record(store: Store, succession: Succession) -> None:

@@ -46,7 +46,7 @@ def export_commercial(
     clips = read_table(store, ref, "clips").to_pylist()
     refused = [clip for clip in clips if not dataset.allowed_by(asked, clip["licence"])]
     stones = Tombstones(Tombstone(clip_id=clip["clip_id"], reason=dataset.LICENCE) for clip in refused)
-    without = Without(stones, ref.stage)
+    without = Without(stones, "export")
     tables = without.tables({name: read_table(store, ref, name) for name in names})
     rejects = [
         reject_row(clip, ref.stage, dataset.LICENCE, dataset.licence_sentence(clip, asked))
