@@ -29,11 +29,15 @@ from share4video.dataset.tombstones import (
 )
 from share4video.errors import UserError
 from share4video.media.sources.cache import LocalCopies
-from share4video.stages.takedown_outputs import Renamed, delete_output, rewrite
+from share4video.stages.takedown_outputs import Renamed, delete_output, known_by_new_inputs, rewrite
 from share4video.stages.takedown_search import holding, tombstones_for, trained_on, unfinished
 from share4video.store import Store
 
 LOCK = "locks/takedown"
+# Stages whose outputs, where they hold nothing of a clip, are the same as if it had never been.
+_PER_CLIP = frozenset(
+    {"probe", "brief", "looks", "neighbours", "dedup", "keyframes", "caption", "dataset", "mixture"}
+)
 
 
 @dataclass
@@ -96,7 +100,7 @@ def take_down(
             done.rewritten = [(str(manifest.ref), "") for manifest in affected]
             done.deleted = [prefix for prefix, _ in unfinished(store, stones)]
             return done
-        _rewrite(store, affected, stones, done, say)
+        _rewrite(store, manifests, affected, stones, done, say)
         for prefix, _ in list(unfinished(store, stones)):
             say(f"delete unfinished {prefix}")
             _delete_unfinished(store, prefix)
@@ -117,6 +121,7 @@ def _finish(store: Store) -> None:
 
 def _rewrite(
     store: Store,
+    manifests: Sequence[Manifest],
     affected: Sequence[Manifest],
     stones: Tombstones,
     done: Takedown,
@@ -134,6 +139,10 @@ def _rewrite(
         record(store, became)
         renamed.add(became)
         delete_output(store, manifest.ref.prefix)
+    for manifest in manifests:
+        kept = manifest.stage in _PER_CLIP and manifest not in affected
+        if kept and (alias := known_by_new_inputs(store, manifest, renamed)) is not None:
+            record(store, alias)
 
 
 def _check_known(wanted: Sequence[str], seen: Collection[str]) -> None:

@@ -76,8 +76,7 @@ def rewrite(store: Store, old: Manifest, stones: Tombstones, renamed: Renamed) -
     Raises:
         UserError: a part of it is damaged or missing.
     """
-    inputs = tuple(renamed.input(name) for name in old.inputs)
-    config = {name: renamed.setting(value) for name, value in old.config.items()}
+    inputs, config = _made_from(old, renamed)
     recipe = [old.stage, old.stage_version, old.schema_version, list(inputs), config]
     key = recipe_key(recipe)
     if key == old.key or succession_of(store, f"{old.stage}/{key}") is not None:
@@ -92,6 +91,27 @@ def rewrite(store: Store, old: Manifest, stones: Tombstones, renamed: Renamed) -
         after = pa.concat_tables([shard.tables["scans"] for shard in shards])
         names[_recipe(_scans(store, old))] = _recipe(after)
     return Succession(old=str(old.ref), new=str(new.ref), clips=tuple(sorted(stones.by_id)), inputs=names)
+
+
+def known_by_new_inputs(store: Store, manifest: Manifest, renamed: Renamed) -> Succession | None:
+    """Return the record by which a run with rewritten inputs finds an output that none of the clips was in.
+
+    None where no input was rewritten, or there is something by that name.
+    """
+    inputs, config = _made_from(manifest, renamed)
+    if (inputs, config) == (manifest.inputs, manifest.config):
+        return None
+    key = recipe_key([manifest.stage, manifest.stage_version, manifest.schema_version, list(inputs), config])
+    prefix = f"{manifest.stage}/{key}"
+    if succession_of(store, prefix) is not None or store.exists(f"{prefix}/manifest.json"):
+        return None
+    return Succession(old=f"{prefix}@{manifest.content_hash}", new=str(manifest.ref), clips=())
+
+
+def _made_from(manifest: Manifest, renamed: Renamed) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return an output's inputs and settings as they are called now."""
+    inputs = tuple(renamed.input(name) for name in manifest.inputs)
+    return inputs, {name: renamed.setting(value) for name, value in manifest.config.items()}
 
 
 def delete_output(store: Store, prefix: str) -> None:

@@ -15,7 +15,7 @@ from share4video.curation.filters import scene_words
 from share4video.dataset.shards import table_from_rows
 from share4video.dataset.tombstones import REASON, Tombstone, Tombstones
 
-_GONE_ID = "which was taken down"
+_GONE_ID = "(taken down)"
 _PROBE = "probe"  # the stage that answers for a clip that was taken down; later ones never see it
 
 

@@ -16,7 +16,9 @@ from tests.stages.captioned import publish_captioned
 def test_sentences_bear_the_times_of_their_key_frames(store: LocalStore, tmp_path: Path) -> None:
     made = publish_captioned(store, tmp_path, ["red"])
     captions = read_table(store, made.caption, "captions").to_pylist()
-    captions[0]["caption"] = "A small red square is on grey. The square moves right. A dog barks, <b>loud</b>."
+    captions[0]["caption"] = (
+        "A small red square is on grey. The square moves right. A dog barks, <b>loud</b>."
+    )
     spoken = ShardSet(store, "caption", "1", inputs=["spoken"], config=DatasetConfig())
     differentials = read_table(store, made.caption, "differentials")
     spoken.commit(0, {"differentials": differentials, "captions": table_from_rows("captions", captions)})

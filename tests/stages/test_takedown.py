@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from share4video.errors import UserError
 from share4video.events import StageEvent
 from share4video.stages import dataset, mixture
 from share4video.stages.chain import Chain
+from share4video.stages.clip_frames import reject_row
 from share4video.stages.contract import StageResult
 from share4video.stages.takedown import take_down
 from share4video.store import LocalStore, Store
 from tests.engines import FakeEngine
 from tests.pipelines.material import write_config, write_source
 from tests.stages.captioned import Captioned, publish_captioned
+from tests.stages.test_caption import clip_row
 
 COLOURS = ["red", "green", "white"]
 
@@ -284,3 +287,68 @@ def test_the_same_bytes_do_not_come_back_and_no_call_is_made_for_the_rest(
     chain.curate(str(other))
     (scanned,) = (e for e in events if e.kind == "finished" and e.stage == "probe")
     assert scanned.rejects == {"taken_down": 1}
+
+
+def test_scenes_that_share_pictures_go_and_the_others_stay(store: LocalStore, work_root: Path) -> None:
+    def clip(name: str, start_s: float, end_s: float, content: str = "film") -> dict[str, Any]:
+        row = {**clip_row(1), "clip_id": name, "row_id": f"row-{content}", "content_hash": content}
+        return {**row, "start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s}
+
+    def publish(key: str, clips: list[dict[str, Any]], rejects: list[dict[str, Any]]) -> None:
+        output = ShardSet(store, "dedup", "1", inputs=[key], config=DatasetConfig())
+        tables = {"clips": table_from_rows("clips", clips), "rejects": table_from_rows("rejects", rejects)}
+        reasons = {f"reject:{reason}": n for reason, n in Counter(r["reason"] for r in rejects).items()}
+        counts = {"rows_in": len(clips) + len(rejects), "rows_out": len(clips), **reasons}
+        output.commit(0, tables, counts)
+        output.publish(1)
+
+    first, second, third = clip("one", 0, 5), clip("two", 5, 9), clip("three", 9, 12)
+    near = reject_row(second, "dedup", "near_duplicate", "a near-duplicate of clip one", 0.9, 0.8)
+    publish("scenes", [first, third, clip("other", 0, 5, "another film")], [near])
+    publish("whole", [clip("all", 0, 12)], [reject_row(third, "dedup", "near_duplicate", "of clip all")])
+    publish("again", [second], [reject_row(first, "dedup", "near_duplicate", "a near-duplicate of clip two")])
+    assert take_down(store, ["one"], "asked").clips == ["all", "one"]
+    left = {}
+    for manifest in stored_manifests(store):
+        result = StageResult.from_manifest(manifest, computed_shards=0, total_shards=1)
+        rejects = read_table(store, manifest.ref, "rejects")["sentence"].to_pylist()
+        left[tuple(read_table(store, manifest.ref, "clips")["clip_id"].to_pylist())] = rejects
+        assert result.rows_out + len(rejects) == result.rows_in
+    scene = "in the scene from 5.00 to 9.00 s"
+    assert left == {
+        ("three", "other"): [f"a near-duplicate of clip (taken down), {scene}"],
+        (): ["of clip (taken down), in the scene from 9.00 to 12.00 s"],
+        ("two",): [],
+    }
+    stones = Tombstones.of(store)
+    assert stones.covers("film", 4, 6) and stones.covers("film", None, None)
+    assert not stones.covers("film", 5, 9) and not stones.covers("another film", 0, 5)
+
+
+def test_what_never_held_it_is_found_by_the_new_names_of_its_inputs(
+    store: LocalStore, tmp_path: Path, work_root: Path
+) -> None:
+    made = publish_captioned(store, tmp_path, ["red", "green"])
+    rows = read_table(store, made.clips, "clips").to_pylist()
+    blue = {**clip_row(9), "clip_id": "clip-blue"}
+    probed = ShardSet(store, "probe", "2", inputs=["rows"], config=DatasetConfig())
+    empty = table_from_rows("rejects", [])
+    probed.commit(0, {"clips": table_from_rows("clips", [*rows, blue]), "rejects": empty})
+    near = reject_row(blue, "dedup", "near_duplicate", "a near-duplicate of clip clip-red", 0.9, 0.8)
+    deduped = ShardSet(store, "dedup", "2", inputs=[probed.publish(1).content_hash], config=DatasetConfig())
+    deduped.commit(
+        0, {"clips": table_from_rows("clips", rows), "rejects": table_from_rows("rejects", [near])}
+    )
+    inputs = dataset.DatasetInputs(deduped.publish(1).ref, made.brief, made.keyframes, made.caption)
+    published = dataset.run_stage(inputs, DatasetConfig(), store).ref
+    became = dict(take_down(store, ["clip-blue"], "asked").rewritten)
+    assert str(published) not in became
+    clips = StageRef.parse(became[str(inputs.clips)])
+    again = dataset.run_stage(
+        dataset.DatasetInputs(clips, made.brief, made.keyframes, made.caption), DatasetConfig(), store
+    )
+    assert again.unchanged and again.ref == published
+    take_down(store, ["clip-red"], "asked")
+    new = by_stage(store)["dataset"].ref
+    with pytest.raises(UserError, match=str(new)):
+        load_manifest(store, published)
