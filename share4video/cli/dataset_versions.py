@@ -30,13 +30,17 @@ def takedown(
     from share4video.stages.takedown import take_down
 
     done = take_down(Store.open(store), clip_ids, reason, dry_run=dry_run, say=_say)
-    would = "would " if dry_run else ""
+    took, rewrote, deleted = (
+        ("would take down", "would rewrite", "would delete")
+        if dry_run
+        else ("took down", "rewrote", "deleted")
+    )
     for clip_id in done.clips:
-        typer.echo(f"{would or 'did '}take down   {clip_id}")
+        typer.echo(f"{took:<16} {clip_id}")
     for old, new in done.rewritten:
-        typer.echo(f"{would}rewrite   {old}" + (f" -> {new}" if new else ""))
+        typer.echo(f"{rewrote:<16} {old}" + (f" -> {new}" if new else ""))
     for prefix in done.deleted:
-        typer.echo(f"{would}delete    {prefix}")
+        typer.echo(f"{deleted:<16} {prefix}")
     if done.journal_lines:
         typer.echo(f"dropped {done.journal_lines} answers from the journals of this machine")
     for ref, names in done.models:

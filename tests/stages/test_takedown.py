@@ -157,7 +157,7 @@ def test_a_dry_run_changes_nothing(store: LocalStore, tmp_path: Path, work_root:
         app, ["dataset", "takedown", "clip-red", "--dry-run", "--store", str(store.root)]
     )
     assert done.exit_code == 0, done.output
-    assert "would take down   clip-red" in done.stdout
+    assert "would take down  clip-red" in done.stdout
     assert done.stdout.count("would rewrite") == 6
     assert "registered as chat" in done.stdout
     assert {key: store.get(key) for key in store.list("")} == before
