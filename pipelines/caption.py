@@ -19,15 +19,20 @@ def caption(
     store: str,
     captioner: str,
     summarizer: str = "",
+    add_to: str = "",
     caption_config: str = "{}",
     dataset_config: str = "{}",
 ) -> CaptionedOutputs:
-    """Caption what `curate` published. An empty ``summarizer`` lets the captioner summarise."""
+    """Caption what `curate` published. An empty ``summarizer`` lets the captioner summarise.
+
+    ``add_to`` is a dataset that the clips are added to: its captions are taken over.
+    """
     work = {
         "clips": clips,
         "keyframes": keyframes,
         "captioner": captioner,
         "summarizer": summarizer,
+        "published": add_to,
         "config": caption_config,
         "store": store,
     }
@@ -42,6 +47,7 @@ def caption(
             brief=brief_captions,
             keyframes=keyframes,
             caption=captions,
+            earlier=add_to,
             config=dataset_config,
             store=store,
         ),

@@ -13,7 +13,9 @@ from share4video.config import RunConfig
 from share4video.errors import UserError
 from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, RELEASE_STAGES, TRAIN_STAGES
 
-OPTIONAL_INPUTS = frozenset({"registered_model", "truth", "published"})  # the pipeline has a default
+OPTIONAL_INPUTS = frozenset(
+    {"registered_model", "truth", "published", "add_to"}
+)  # the pipeline has a default
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ _CAPTION = Entry(
     name="caption",
     sentence="key frames to differential captions, summaries and a published dataset",
     stages=CAPTION_STAGES,
-    inputs=("clips", "brief_captions", "keyframes", "store"),
+    inputs=("clips", "brief_captions", "keyframes", "store", "add_to"),
     engines=("captioner", "summarizer"),
     configs=("caption", "dataset"),
 )
@@ -106,7 +108,10 @@ _FLYWHEEL = Entry(
     name="flywheel",
     sentence="all of them, one after another",
     stages=(*(stage for part in _PARTS for stage in part.stages), "report"),
-    inputs=("source", "base_model", "questions", "question_clips", "store", "registered_model", "truth"),
+    inputs=(
+        *("source", "base_model", "questions", "question_clips", "store", "registered_model", "truth"),
+        "add_to",
+    ),
     engines=("captioner", "summarizer"),
     configs=tuple(dict.fromkeys(config for part in _PARTS for config in part.configs)),
 )

@@ -32,9 +32,16 @@ def probe(source: str, store: str, config: str = "{}") -> str:
 
 
 @dsl.pipeline(name="brief", description="A sentence for every clip, shard by shard.")
-def brief(clips: str, source: str, store: str, engine: str, config: str = "{}") -> str:
+def brief(clips: str, source: str, store: str, engine: str, published: str = "", config: str = "{}") -> str:
     """Plan, caption the shards side by side, publish; returns the brief captions' stage output."""
-    work = {"clips": clips, "source": source, "engine": engine, "config": config, "store": store}
+    work = {
+        "clips": clips,
+        "source": source,
+        "engine": engine,
+        "published": published,
+        "config": config,
+        "store": store,
+    }
     plan = place(brief_plan(**work), "brief-plan")
     with dsl.ParallelFor(plan.output, name="brief-shards") as shard:
         shards = place(brief_shard(shard=shard, **work), "brief-shard")
@@ -86,10 +93,19 @@ def curate(
 ) -> CuratedOutputs:
     """Curate the videos below ``source``; what an earlier run's ``published`` clips hold is not kept again.
 
+    ``published`` is an output of dedup, or the dataset that was made from it.
+
     Here and in every pipeline, outputs are ``stage/key@hash`` and a config is the JSON of its stage's model.
     """
     clips = probe(source=source, config=probe_config, store=store).output
-    captioned = brief(clips=clips, source=source, engine=captioner, config=brief_config, store=store)
+    captioned = brief(
+        clips=clips,
+        source=source,
+        engine=captioner,
+        published=published,
+        config=brief_config,
+        store=store,
+    )
     kept = dedup(
         clips=clips,
         brief_captions=captioned.output,

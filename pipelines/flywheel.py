@@ -19,6 +19,7 @@ def flywheel(
     captioner: str,
     base_model: str,
     summarizer: str = "",
+    add_to: str = "",
     registered_model: str = "share4video-chat",
     truth: str = "",
     probe_config: str = "{}",
@@ -35,12 +36,14 @@ def flywheel(
     """Run everything on the videos below ``source``; returns the release's decision.
 
     ``truth`` is the folder of the clips' truth where they are synthetic: the report then says what of it
-    the captions tell.
+    the captions tell. ``add_to`` is a dataset that the clips are added to; ``source`` then still has to hold
+    the videos of its clips, for the training.
     """
     curated = curate(
         source=source,
         store=store,
         captioner=captioner,
+        published=add_to,
         probe_config=probe_config,
         brief_config=brief_config,
         dedup_config=dedup_config,
@@ -53,6 +56,7 @@ def flywheel(
         store=store,
         captioner=captioner,
         summarizer=summarizer,
+        add_to=add_to,
         caption_config=caption_config,
         dataset_config=dataset_config,
     )

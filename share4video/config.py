@@ -273,13 +273,23 @@ class CaptionConfig(Config):
         return self
 
 
-class DatasetConfig(Config):
+class LicenceConfig(Config):
+    """``commercial_only`` rejects clips whose licence is not known to allow commercial use.
+
+    ``commercial_licences`` are those that the user has read and found to allow it.
+    """
+
+    commercial_only: bool = False
+    commercial_licences: tuple[str, ...] = ()
+
+
+class DatasetConfig(LicenceConfig):
     """The published dataset; ``title`` heads its data card."""
 
     title: str = "Captioned video clips"
 
 
-class MixtureConfig(Config):
+class MixtureConfig(LicenceConfig):
     """How captions become training samples for the chat model (paper section 4: 28K of 181K are captions).
 
     ``caption_share`` rules which samples go where there are more than ``max_samples``. ``shuffle_captions``

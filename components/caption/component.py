@@ -9,11 +9,12 @@ from components.image import PLACEHOLDER_IMAGE
 
 @dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
 def caption_plan(
-    clips: str, keyframes: str, captioner: str, summarizer: str, config: str, store: str
+    clips: str, keyframes: str, captioner: str, summarizer: str, published: str, config: str, store: str
 ) -> List[str]:
     """Return the indices of the shards, as the strings ParallelFor iterates over; never none."""
     from share4video.config import CaptionConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
+    from share4video.dataset.outputs import published_dataset
     from share4video.stages.caption import CaptionInputs, plan
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -23,17 +24,26 @@ def caption_plan(
             keyframes=StageRef.parse(keyframes),
             captioner=parse_stage_config(EngineSpec, captioner),
             summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+            published=published_dataset(published),
         )
         return task.planned(plan(inputs, parse_stage_config(CaptionConfig, config), task.store))
 
 
 @dsl.component(base_image=PLACEHOLDER_IMAGE, install_kfp_package=False)
 def caption_shard(
-    shard: str, clips: str, keyframes: str, captioner: str, summarizer: str, config: str, store: str
+    shard: str,
+    clips: str,
+    keyframes: str,
+    captioner: str,
+    summarizer: str,
+    published: str,
+    config: str,
+    store: str,
 ) -> str:
     """Caption one shard; a shard that is committed already is left as it is."""
     from share4video.config import CaptionConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
+    from share4video.dataset.outputs import published_dataset
     from share4video.stages.caption import CaptionInputs, run_shard
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -43,6 +53,7 @@ def caption_shard(
             keyframes=StageRef.parse(keyframes),
             captioner=parse_stage_config(EngineSpec, captioner),
             summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+            published=published_dataset(published),
         )
         settings = parse_stage_config(CaptionConfig, config)
         run_shard(inputs, settings, task.store, int(shard), progress=task.progress)
@@ -55,6 +66,7 @@ def caption_finish(
     keyframes: str,
     captioner: str,
     summarizer: str,
+    published: str,
     config: str,
     store: str,
     captions: dsl.Output[dsl.Dataset],
@@ -64,6 +76,7 @@ def caption_finish(
     """Publish the shards as one output; returns it as ``stage/key@hash``."""
     from share4video.config import CaptionConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
+    from share4video.dataset.outputs import published_dataset
     from share4video.stages.caption import CaptionInputs, finish
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -73,6 +86,7 @@ def caption_finish(
             keyframes=StageRef.parse(keyframes),
             captioner=parse_stage_config(EngineSpec, captioner),
             summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
+            published=published_dataset(published),
         )
         result = finish(inputs, parse_stage_config(CaptionConfig, config), task.store)
         return task.finish(result, output=captions, metrics=metrics, summary=summary)

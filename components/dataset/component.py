@@ -11,15 +11,20 @@ def dataset(
     brief: str,
     keyframes: str,
     caption: str,
+    earlier: str,
     config: str,
     store: str,
     published: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
 ) -> str:
-    """Publish the captioned dataset; returns it as ``stage/key@hash``."""
+    """Publish the captioned dataset; returns it as ``stage/key@hash``.
+
+    ``earlier`` is a dataset that the clips are added to, or empty.
+    """
     from share4video.config import DatasetConfig
     from share4video.dataset.manifest import StageRef
+    from share4video.dataset.outputs import published_dataset
     from share4video.stages.dataset import DatasetInputs, run_stage
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -29,6 +34,7 @@ def dataset(
             brief=StageRef.parse(brief),
             keyframes=StageRef.parse(keyframes),
             caption=StageRef.parse(caption),
+            earlier=published_dataset(earlier),
         )
         settings = parse_stage_config(DatasetConfig, config)
         result = run_stage(inputs, settings, task.store, progress=task.progress)

@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -163,6 +163,34 @@ def open_journal(address: str) -> Iterator[Journal]:
             journal.close()
     finally:
         os.close(descriptor)
+
+
+def forget(conversations: Collection[str]) -> int:
+    """Drop the answers about some clips from this machine's journals; return how many there were.
+
+    What killed runs left of their pictures goes with them.
+
+    Raises:
+        UserError: another living process keeps a journal open.
+    """
+    names = [name.encode() for name in conversations]
+    dropped = 0
+    for path in sorted(work_folder("journals").glob("*.jsonl")):
+        descriptor = _open_locked(path)
+        try:
+            for left in path.parent.glob(f"{path.stem}.*"):
+                if left != path:
+                    left.unlink()
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if not any(name in line for name in names)]
+            if len(kept) < len(lines):
+                partial = path.with_suffix(".part")
+                partial.write_bytes(b"".join(kept))
+                os.replace(partial, path)
+                dropped += len(lines) - len(kept)
+        finally:
+            os.close(descriptor)
+    return dropped
 
 
 def _drop_forgotten(folder: Path) -> None:

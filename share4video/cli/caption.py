@@ -20,13 +20,24 @@ from share4video.cli.options import (
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
 from share4video.config import RunConfig
+from share4video.dataset.outputs import published_clips, published_dataset
 from share4video.errors import UserError
 from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, Captioned, Chain
+from share4video.store import Store
 
 
 def caption(
     source: SourceArgument,
     store: StoreOption = DEFAULT_STORE,
+    add_to: Annotated[
+        str | None,
+        typer.Option(
+            "--add-to",
+            metavar="REF",
+            help="A dataset, as dataset/KEY@HASH: its clips and captions stay, and what SOURCE has beside "
+            "them is captioned and added in a new version.",
+        ),
+    ] = None,
     span: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,8 +67,10 @@ def caption(
     if not span and not follow:
         if dataset is not None:
             raise UserError("--dataset says where a clip is looked for", where=dataset, fix="give a --span")
-        _publish(source, store, wanted)
+        _publish(source, store, wanted, add_to or "")
         return
+    if add_to is not None:
+        raise UserError("nothing is published, so nothing is added to", where=add_to, fix="leave it out")
     if span and follow:
         raise UserError("a span is of what is stored, and --follow reads a file", fix="give one of the two")
     if len(source) > 1:
@@ -74,9 +87,12 @@ def caption(
         caption_following(source[0], wanted)
 
 
-def _publish(source: list[str], store: str, wanted: RunConfig) -> None:
+def _publish(source: list[str], store: str, wanted: RunConfig, add_to: str) -> None:
+    earlier = published_dataset(add_to)
+    published = published_clips(Store.open(store), add_to)
+
     def work(chain: Chain) -> Captioned:
-        return chain.caption(chain.curate(source_parameter(source, wanted)))
+        return chain.caption(chain.curate(source_parameter(source, wanted), published), earlier)
 
     done = run_in_process(
         "caption",

@@ -19,9 +19,9 @@ from share4video.cli.options import (
 )
 from share4video.cli.printing import print_refs
 from share4video.cli.runs import run_in_process
-from share4video.dataset.manifest import StageRef
-from share4video.errors import UserError
+from share4video.dataset.outputs import published_clips
 from share4video.stages.chain import CURATE_STAGES
+from share4video.store import Store
 
 
 def curate(
@@ -38,7 +38,8 @@ def curate(
         typer.Option(
             "--add-to",
             metavar="REF",
-            help="Clips kept earlier, as dedup/KEY@HASH: they stay, and what is near them is not kept again.",
+            help="Clips kept earlier, as dedup/KEY@HASH or the dataset made from them: they stay, and what "
+            "is near them is not kept again.",
         ),
     ] = None,
     engine: EngineOption = None,
@@ -50,9 +51,7 @@ def curate(
     chosen = {"probe.limit": limit, "probe.shard": shard}
     taken = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     wanted = read_settings(config, [*(settings or ()), *taken], engine=engine, prompts=prompts)
-    published = StageRef.parse(add_to) if add_to else None
-    if published is not None and published.stage != "dedup":
-        raise UserError("clips are added to an output of dedup", where=str(add_to), fix="give dedup/KEY@HASH")
+    published = published_clips(Store.open(store), add_to or "")
     done = run_in_process(
         "curate",
         CURATE_STAGES,

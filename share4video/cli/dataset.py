@@ -89,12 +89,25 @@ def export(
         int, typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB.")
     ] = 1024,
     store: StoreOption = DEFAULT_STORE,
+    commercial_only: Annotated[
+        bool,
+        typer.Option("--commercial-only", help="Leave out clips whose licence may not allow commercial use."),
+    ] = False,
+    commercial_licence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--commercial-licence",
+            metavar="NAME",
+            help="A licence you have read and found to allow commercial use; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Write an output's tables as one Parquet file each, and its files; or a dataset in another form.
 
     Every byte is checked by its hash. Other forms than tables are written to a folder that is new or empty.
     """
     from share4video.dataset.shards import fetch_files, read_table, table_bytes
+    from share4video.stages.commercial import export_commercial
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
     if format_ != "tables":
@@ -109,6 +122,11 @@ def export(
         return
     manifest = load_manifest(opened, parsed)
     make_folder(to)
+    if commercial_only:
+        paths, left_out = export_commercial(opened, parsed, to, commercial_licence or ())
+        typer.echo("\n".join(map(str, paths)))
+        typer.echo(f"{left_out} clips left out: their licence may not allow commercial use", err=True)
+        return
     for table in sorted({part.table for part in manifest.parts}):
         target = to / f"{table}.parquet"
         target.write_bytes(table_bytes(read_table(opened, parsed, table)))

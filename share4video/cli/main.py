@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from share4video.cli import dataset, pipeline
+from share4video.cli import dataset, dataset_versions, pipeline
 from share4video.cli.caption import caption
 from share4video.cli.chat import chat
 from share4video.cli.curate import curate
@@ -74,5 +74,7 @@ def _root(
 
 for verb in (curate, preview, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
     app.command()(verb)
+for dataset_verb in (dataset_versions.takedown, dataset_versions.diff):
+    dataset.app.command()(dataset_verb)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")

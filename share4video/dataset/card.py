@@ -9,18 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from share4video.dataset.licences import commercial_use, normalise
+
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The tables the card describes, as rows."""
+    """The tables the card describes, as rows.
+
+    Attributes:
+        versions: of a dataset that grew, each version and how many clips came with it, oldest first.
+        commercial_licences: those the publisher has found to allow commercial use.
+    """
 
     title: str
     clips: Sequence[Row]
     captions: Sequence[Row]
+    links: Sequence[Row]
     keyframes_per_clip: Mapping[str, int]
     rejects: Sequence[Row]
+    versions: Sequence[tuple[str, int]] = ()
+    commercial_licences: Sequence[str] = ()
 
 
 def data_card(facts: CardFacts) -> str:
@@ -48,16 +58,23 @@ def data_card(facts: CardFacts) -> str:
             ),
         ],
         ["## Checks that captions failed", "", *_counted(_failed_checks(facts.captions), "check")],
+        ["## Sentences of the summaries", "", _linked(facts.links)],
         ["## Left out", "", *_counted((row["reason"] for row in facts.rejects), "reason")],
         [
             "## Licences of the videos",
             "",
-            *_counted((row["licence"] for row in facts.clips), "licence"),
+            *_licences(facts),
             "",
-            "Captions change nothing about the licence of the video they describe. They were written by"
-            " models and may be wrong.",
+            "Commercial use is what the licence's name says, or unknown, or as the publisher found; it is no"
+            " legal advice. Captions change nothing about the licence of the video they describe. They were"
+            " written by models and may be wrong.",
         ],
     ]
+    if facts.versions:
+        grown = [[name, str(clips)] for name, clips in facts.versions]
+        sections.insert(
+            3, ["## Versions", "", *markdown_table(["version", "clips that came with it"], grown)]
+        )
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
@@ -81,6 +98,24 @@ def _roles(facts: CardFacts) -> list[list[str]]:
 def _makers(captions: Sequence[Row]) -> list[list[str]]:
     makers = Counter((r["role"], r["dialect"], r["prompt_version"], r["engine"]) for r in captions)
     return [[*maker, str(count)] for maker, count in sorted(makers.items())]
+
+
+def _licences(facts: CardFacts) -> list[str]:
+    counts = Counter(normalise(row["licence"]) for row in facts.clips)
+    rows = [
+        [name, str(count), commercial_use(name, facts.commercial_licences)]
+        for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    return markdown_table(["licence", "clips", "commercial use"], rows) if rows else ["None."]
+
+
+def _linked(links: Sequence[Row]) -> str:
+    unsupported = sum(not row["keyframes"] for row in links)
+    return (
+        f"{len(links)} sentences, linked by their words to the key frames whose differential captions say the"
+        f" same (table `links`). {unsupported} of them rest on no differential caption: they may be made up,"
+        " or worded in another way."
+    )
 
 
 def _failed_checks(captions: Sequence[Row]) -> Iterable[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from share4video.dataset.schema import TABLES
+from share4video.dataset.tombstones import succession_of
 from share4video.errors import UserError
 from share4video.store import Store, check_key
 
@@ -127,9 +128,7 @@ def load_manifest(store: Store, ref: StageRef) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(store.get(f"{ref.prefix}/manifest.json"))
     except KeyError:
-        raise UserError(
-            "no published output", where=store.url(ref.prefix), fix=f"run the {ref.stage} stage first"
-        ) from None
+        raise _missing(store, ref) from None
     except ValidationError as error:
         raise damaged(store, ref, "manifest.json") from error
     if manifest.content_hash != ref.content_hash:
@@ -153,6 +152,19 @@ def published_refs(store: Store, stage: str) -> list[StageRef]:
         except ValidationError as error:
             raise damaged(store, StageRef(stage, key.split("/")[1], ""), "manifest.json") from error
     return refs
+
+
+def _missing(store: Store, ref: StageRef) -> UserError:
+    """Return the error for an output that is not there; a takedown may have replaced it."""
+    became = succession_of(store, ref.prefix)
+    if became is not None:
+        fix = f"use {became.new}" if became.new else f"run the {ref.stage} stage again"
+        return UserError(
+            "clips were taken down, and this output of theirs with them", where=str(ref), fix=fix
+        )
+    return UserError(
+        "no published output", where=store.url(ref.prefix), fix=f"run the {ref.stage} stage first"
+    )
 
 
 def damaged(store: Store, ref: StageRef, name: str) -> UserError:

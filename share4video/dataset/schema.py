@@ -192,6 +192,19 @@ CAPTIONS = pa.schema(
     ]
 )
 
+LINKS = pa.schema(
+    [
+        _required("clip_id", _text),
+        _required("sentence_index", _i32),  # of the clip's summary, from 0
+        _required("sentence", _text),
+        _required(
+            "keyframes", pa.list_(_i32)
+        ),  # indices of those it rests on; none where nothing supports it
+        _required("timestamps_s", pa.list_(_f64)),  # theirs
+        _required("score", _f32),  # how much of the sentence their differential captions say, 0 to 1
+    ]
+)
+
 SFT = pa.schema(
     [
         _required("sample_id", _text),
@@ -216,5 +229,6 @@ TABLES: dict[str, pa.Schema] = {
     "keyframes": KEYFRAMES,
     "differentials": DIFFERENTIALS,
     "captions": CAPTIONS,
+    "links": LINKS,
     "sft": SFT,
 }

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
@@ -39,6 +40,8 @@ from share4video.dataset.manifest import (
     load_manifest,
 )
 from share4video.dataset.schema import SCHEMA_VERSION, TABLES
+from share4video.dataset.tombstones import rows_taken_down, succession_of
+from share4video.errors import UserError
 from share4video.store import Store
 from share4video.store_lock import DEFAULT_TTL_S
 
@@ -53,14 +56,22 @@ __all__ = [
     "empty_table",
     "fetch_files",
     "load_manifest",
+    "parse_table",
     "read_file",
     "read_table",
+    "read_verified",
+    "recipe_key",
     "table_bytes",
     "table_from_rows",
 ]
 
 KEY_LENGTH = 20
 Record = TypeVar("Record", Manifest, ShardCommit)
+
+
+def recipe_key(recipe: Sequence[Any]) -> str:
+    """Return the key of an output that depends on the values of ``recipe`` alone."""
+    return hashlib.sha256(canonical_json(list(recipe))).hexdigest()[:KEY_LENGTH]
 
 
 class ShardSet:
@@ -85,8 +96,10 @@ class ShardSet:
         self.store, self.stage, self.version = store, stage, version
         self.inputs = tuple(inputs)
         self.config = {**config.model_dump(mode="json"), **{f"@{k}": v for k, v in (identity or {}).items()}}
-        recipe = [stage, version, SCHEMA_VERSION, list(self.inputs), self.config]
-        self.key = hashlib.sha256(canonical_json(recipe)).hexdigest()[:KEY_LENGTH]
+        self.key = recipe_key([stage, version, SCHEMA_VERSION, list(self.inputs), self.config])
+        became = succession_of(store, f"{stage}/{self.key}")
+        if became is not None and became.new is not None:  # a takedown published it anew
+            self.key = StageRef.parse(became.new).key
         self.prefix = f"{stage}/{self.key}"
         self._attached: dict[int, dict[str, AttachedFile]] = {}
         self._tokens: dict[int, int] = {}  # of the shards this object is writing
@@ -166,6 +179,7 @@ class ShardSet:
 
         Raises:
             LockLost: another process took the shard over.
+            UserError: a clip was taken down since the stage read it; what was attached is removed.
         """
         if shard not in self._tokens:
             with self.writing(shard) as earlier:
@@ -177,6 +191,7 @@ class ShardSet:
             part = Part(table=name, shard=shard, rows=tables[name].num_rows, sha256=digest)
             parts.append((part, data))
         attached = self._attached.get(shard, {})
+        self._refuse_taken_down(tables, attached)
         commit = ShardCommit(
             shard=shard,
             parts=tuple(part for part, _ in parts),
@@ -207,6 +222,17 @@ class ShardSet:
         token = self._tokens.get(shard)
         if token is not None:
             self.store.check_token(self._lock_key(shard), token)
+
+    def _refuse_taken_down(
+        self, tables: Mapping[str, pa.Table], attached: Mapping[str, AttachedFile]
+    ) -> None:
+        if all(rows_taken_down(self.store, table) is None for table in tables.values()):
+            return
+        for name in attached:
+            self.store.delete(f"{self.prefix}/{name}")
+        raise UserError(
+            "a clip was taken down while this stage worked on it", where=self.prefix, fix="run it again"
+        )
 
     def publish(self, shards: int) -> Manifest:
         """Write the manifest over ``shards`` committed shards.
@@ -295,19 +321,24 @@ def read_table(
 ) -> pa.Table:
     """Read a table of a published output, checking every part's hash.
 
+    Rows of clips that were taken down are left out, but for rejects, which answer for them.
+
     Args:
         shard: of which the part is read; all where it is None.
         columns: those to decode, in the order of the table; all where it is None.
     """
     manifest = load_manifest(store, ref)
+    has_clips = "clip_id" in TABLES[table].names  # which clips a row is of is always needed
+    decoded = [*columns, "clip_id"] if columns is not None and has_clips else columns
     pieces = []
     for part in manifest.parts:
         if part.table != table or (shard is not None and part.shard != shard):
             continue
-        pieces.append(parse_table(_verified(store, ref, part.path, part.sha256), columns))
-    if pieces:
-        return pa.concat_tables(pieces)
-    return empty_table(table) if columns is None else empty_table(table).select(columns)
+        pieces.append(parse_table(read_verified(store, ref, part.path, part.sha256), decoded))
+    whole = pa.concat_tables(pieces) if pieces else empty_table(table)
+    if table != "rejects" and (taken := rows_taken_down(store, whole)) is not None:
+        whole = whole.filter(pc.invert(taken))
+    return whole if columns is None else whole.select([n for n in whole.column_names if n in columns])
 
 
 def read_file(store: Store, ref: StageRef, name: str) -> bytes:
@@ -319,7 +350,7 @@ def read_file(store: Store, ref: StageRef, name: str) -> bytes:
     """
     for file in load_manifest(store, ref).files:
         if file.name == name:
-            return _verified(store, ref, name, file.sha256)
+            return read_verified(store, ref, name, file.sha256)
     raise KeyError(f"{ref.prefix}/{name}")
 
 
@@ -358,7 +389,8 @@ def fetch_files(store: Store, ref: StageRef, target: Path, prefix: str = "") -> 
     return paths
 
 
-def _verified(store: Store, ref: StageRef, name: str, sha256: str) -> bytes:
+def read_verified(store: Store, ref: StageRef, name: str, sha256: str) -> bytes:
+    """Return a piece of a published output. Raises UserError where it is gone or holds other bytes."""
     try:
         data = store.get(f"{ref.prefix}/{name}")
     except KeyError:

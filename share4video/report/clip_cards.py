@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from share4video.dataset.links import sentences as split_sentences
 from share4video.dataset.manifest import load_manifest
 from share4video.dataset.shards import read_table
 from share4video.evaluation.captions import Counts, count_facts
@@ -53,12 +54,24 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """A sentence of a summary, and the times of the key frames it rests on, if anything supports it."""
+
+    text: str
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class WholeCaption:
-    """A caption of the whole clip, and the checks it failed."""
+    """A caption of the whole clip, and the checks it failed.
+
+    ``sentences`` are those of ``text`` where they are linked to key frames, else none.
+    """
 
     role: str
     text: str
     checks: tuple[str, ...]
+    sentences: tuple[Sentence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +130,13 @@ def clip_gallery(tables: RunTables, truth: Path | None = None) -> ClipGallery:
     rows = {row["clip_id"]: row for row in _only(clips, chosen).to_pylist()}
     said = _by_clip(_only(differentials, chosen).sort_by("index"))
     whole = _by_clip(_only(captions, chosen))
+    links = _by_clip(_only(tables.read("links", ("dataset",)), chosen).sort_by("sentence_index"))
     cards: list[ClipCard] = []
     room = MAX_PICTURE_BYTES
     frames = _key_frames(tables, chosen)
     for clip_id in chosen:
-        card = _card(rows[clip_id], frames[clip_id], said[clip_id], whole[clip_id], checks.get(clip_id))
+        spoken = [_whole(row, links[clip_id]) for row in _in_order_of_role(whole[clip_id])]
+        card = _card(rows[clip_id], frames[clip_id], said[clip_id], spoken, checks.get(clip_id))
         room -= sum(len(frame.picture.uri) for frame in card.frames if frame.picture)
         if room < 0:
             break
@@ -133,7 +148,7 @@ def _card(
     clip: Row,
     frames: Sequence[_StoredFrame],
     differentials: Sequence[Row],
-    captions: Sequence[Row],
+    captions: Sequence[WholeCaption],
     facts: FactCheck | None,
 ) -> ClipCard:
     said = {row["index"]: row for row in differentials}
@@ -155,10 +170,8 @@ def _card(
         )
         shown.append(frame)
         before_s = stored.time_s
-    order = {role: number for number, role in enumerate(_WHOLE_ROLES)}
-    whole = sorted((row for row in captions if row["role"] in order), key=lambda row: order[row["role"]])
     flags = [f"no sound difference at {row['end_s']:.2f} s" for row in differentials if row["fallback"]]
-    flags += [f"{row['role']}: {check.replace('_', ' ')}" for row in whole for check in row["checks"]]
+    flags += [f"{whole.role}: {check.replace('_', ' ')}" for whole in captions for check in whole.checks]
     return ClipCard(
         clip_id=clip["clip_id"],
         source=shortened(clip["source_uri"], 200) + (f", from {start_s:.2f} s" if start_s else ""),
@@ -166,12 +179,23 @@ def _card(
         size=f"{clip['width']}×{clip['height']}, {clip['fps']:.4g} fps",  # noqa: RUF001
         frames=tuple(shown[:MAX_FRAMES]),
         frames_left_out=max(0, len(shown) - MAX_FRAMES),
-        captions=tuple(
-            WholeCaption(row["role"], shortened(row["caption"]), tuple(row["checks"])) for row in whole
-        ),
+        captions=tuple(captions),
         flags=tuple(flags),
         facts=facts,
     )
+
+
+def _in_order_of_role(captions: Sequence[Row]) -> list[Row]:
+    order = {role: number for number, role in enumerate(_WHOLE_ROLES)}
+    return sorted((row for row in captions if row["role"] in order), key=lambda row: order[row["role"]])
+
+
+def _whole(row: Row, links: Sequence[Row]) -> WholeCaption:
+    """Return a caption of the whole clip; ``links`` are the clip's, in order of the sentences."""
+    text = shortened(row["caption"])
+    said = tuple(Sentence(link["sentence"], tuple(link["timestamps_s"])) for link in links)
+    linked = row["role"] == "summary" and split_sentences(text) == [sentence.text for sentence in said]
+    return WholeCaption(row["role"], text, tuple(row["checks"]), said if linked else ())
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from share4video.media.limits import FAILURES, MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, shift_metrics
 from share4video.stages.contract import Progress, StageResult
+from share4video.stages.dedup_inputs import kept_before
 from share4video.stages.division import clips_by_shard
 from share4video.stages.outcome import refuse_empty, refuse_failures
 from share4video.store import Store
@@ -49,11 +50,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class BriefInputs:
-    """The clips, the sources they were found in, and who captions them."""
+    """The clips, the sources they were found in, and who captions them.
+
+    ``published`` is an earlier output of the dedup stage that the clips are added to: nothing is asked about
+    what it and those before it kept.
+    """
 
     clips: StageRef
     source: str
     engine: EngineSpec
+    published: StageRef | None = None
 
 
 def run_stage(
@@ -65,7 +71,8 @@ def run_stage(
     seconds the farthest picture of a clip lies from the moment it stands for, over all captioned clips.
 
     Rejected are clips that cannot be decoded (the decoder's reason), that the engine has no sentence for
-    (``caption_failed``), and that an engine for synthetic clips does not know (``foreign_clip``).
+    (``caption_failed``), that an engine for synthetic clips does not know (``foreign_clip``), and that are
+    published already (``exact_duplicate``).
 
     Raises:
         UserError: the engine does not start, stops answering or refuses every request, the text encoder is
@@ -128,7 +135,7 @@ def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
         store,
         STAGE,
         VERSION,
-        inputs=[inputs.clips.content_hash],
+        inputs=[ref.content_hash for ref in (inputs.clips, inputs.published) if ref is not None],
         config=config.without("max_failed_share").model_copy(update={"embedder": encoder.name}),
         identity={
             "engine": identity(inputs.engine),
@@ -144,7 +151,8 @@ def _finished(output: ShardSet, config: BriefConfig, shards: int, computed: int 
     if result.rows_in and result.rejects == {FOREIGN_CLIP: result.rows_in}:
         sentence = read_table(output.store, result.ref, "rejects")["sentence"][0].as_py()
         raise UserError(sentence, where="every clip", fix=REAL_MODELS)
-    refuse_empty(result, output.store, where=STAGE)
+    if "exact_duplicate" not in result.rejects:  # what is added to others may all be there already
+        refuse_empty(result, output.store, where=STAGE)
     refuse_failures(
         result,
         output.store,
@@ -174,7 +182,9 @@ def _run_shard(
             return False
         clips = clips_by_shard(store, inputs.clips, config.shards)[shard]
         with open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal:
-            results, shifts_s = asyncio.run(_describe(clips, inputs, config, endpoint, journal, progress))
+            results, shifts_s = asyncio.run(
+                _describe(clips, inputs, config, store, endpoint, journal, progress)
+            )
             _commit(output, shard, clips, results, shifts_s, text_encoder(config.embedder))
             journal.remove()
     return True
@@ -184,6 +194,7 @@ async def _describe(
     clips: Sequence[Row],
     inputs: BriefInputs,
     config: BriefConfig,
+    store: Store,
     endpoint: Endpoint,
     journal: Journal,
     progress: Progress | None,
@@ -191,10 +202,13 @@ async def _describe(
     """Return each clip's sentence, or why it has none, and its frames' longest shift in seconds, by clip."""
     engine = inputs.engine
     domain = engine_domain(engine)
+    kept = kept_before(store, inputs.published)
     results: dict[str, Caption | MediaError] = {}
     shifts_s: dict[str, float] = {}
 
     def open_clip(clip: Row) -> Conversation:
+        if clip["clip_id"] in kept:
+            return _Refused(MediaError("exact_duplicate", "the same content as a published clip"))
         try:
             frames = _frames(clip, inputs.source, config, domain, engine.model)
         except MediaError as error:

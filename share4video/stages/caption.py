@@ -30,6 +30,7 @@ from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import Manifest, Part, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest
 from share4video.stages.caption_rows import CaptionRows
+from share4video.stages.caption_rows_published import PublishedCaptions, published_clips
 from share4video.stages.caption_spool import ClipSpool, clip_spool
 from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
@@ -44,13 +45,15 @@ CLIPS_AT_ONCE = 256  # as rows in memory, before they are put into tables
 class CaptionInputs:
     """The kept clips, their key frames, and who captions them.
 
-    The captioner summarises where there is no ``summarizer``.
+    The captioner summarises where there is no ``summarizer``. Captions of clips that are in ``published``, a
+    dataset, are taken over from there.
     """
 
     clips: StageRef
     keyframes: StageRef
     captioner: EngineSpec
     summarizer: EngineSpec | None = None
+    published: StageRef | None = None
 
 
 def run_stage(
@@ -132,7 +135,9 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         store,
         STAGE,
         VERSION,
-        inputs=[inputs.clips.content_hash, inputs.keyframes.content_hash],
+        inputs=[
+            ref.content_hash for ref in (inputs.clips, inputs.keyframes, inputs.published) if ref is not None
+        ],
         config=config.without("max_cost", "max_tokens_total"),
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
@@ -194,11 +199,12 @@ def _run_shard(
                 inputs.clips,
                 inputs.keyframes,
                 *_division(keyframes, config, shard),
+                published=published_clips(store, inputs.published),
             ) as clips,
         ):
             jobs = _ClipJobs(clips, inputs, config, _cut_threshold(inputs, config, store))
             spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
-            tables, counts = _tables(clips, inputs)
+            tables, counts = _tables(clips, inputs, store)
             output.commit(shard, tables, counts | spent.counts())
             journal.remove()
     return True
@@ -274,21 +280,36 @@ class _ClipJobs:
         self._silent.refuse(self._summarizer)
 
 
-def _tables(clips: ClipSpool, inputs: CaptionInputs) -> tuple[dict[str, pa.Table], dict[str, float]]:
-    """Return the shard's tables and counts."""
+def _tables(
+    clips: ClipSpool, inputs: CaptionInputs, store: Store
+) -> tuple[dict[str, pa.Table], dict[str, float]]:
+    """Return the shard's tables and counts: first what is new, then what was published before."""
     tables: dict[str, list[pa.Table]] = defaultdict(list)
     counts: Counter[str] = Counter()
+    for rows in _rows(clips, inputs, store):
+        for name, table in rows.tables().items():
+            tables[name].append(table)
+        counts.update(rows.counts())
+    return {name: pa.concat_tables(pieces) for name, pieces in tables.items()}, dict(counts)
+
+
+def _rows(clips: ClipSpool, inputs: CaptionInputs, store: Store) -> Iterator[CaptionRows]:
+    """Yield the rows of some clips at a time; at least once."""
     finished = clips.finished()
+    published = PublishedCaptions(store, inputs.published, clips.published)
+    rest = list(clips.published)
     while True:
         rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
         some = list(islice(finished, CLIPS_AT_ONCE))
         for clip, chain in some:
             rows.add(clip, chain)
-        for name, table in rows.tables().items():
-            tables[name].append(table)
-        counts.update(rows.counts())
-        if len(some) < CLIPS_AT_ONCE:
-            return {name: pa.concat_tables(pieces) for name, pieces in tables.items()}, dict(counts)
+        for clip_id in [] if some else rest[:CLIPS_AT_ONCE]:
+            rows.take_over(published, clip_id)
+        yield rows
+        if not some:
+            rest = rest[CLIPS_AT_ONCE:]
+            if not rest:
+                return
 
 
 def _budget(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: int | None) -> Budget | None:

@@ -12,6 +12,7 @@ from share4video.captioning.engine import identity
 from share4video.captioning.roles import prompt_name, prompt_version
 from share4video.config import EngineSpec
 from share4video.dataset.shards import table_from_rows
+from share4video.stages.caption_rows_published import PublishedCaptions
 from share4video.stages.clip_frames import reject_row
 
 Row = Mapping[str, Any]
@@ -45,6 +46,12 @@ class CaptionRows:
                 self._tables["captions"].append(_caption_row(clip, role, caption, by, span_s))
         for role, caption in chain.derived.items():
             self._tables["captions"].append(_caption_row(clip, role, caption, self._summarizer, whole))
+
+    def take_over(self, published: PublishedCaptions, clip_id: str) -> None:
+        """Add a clip's captions as they are published."""
+        self._clips += 1
+        self._tables["differentials"] += published.differentials[clip_id]
+        self._tables["captions"] += published.captions[clip_id]
 
     def _differential(self, clip_id: str, caption: Differential) -> Row:
         return {

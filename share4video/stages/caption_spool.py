@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from share4video.captioning.differential import Chain
 from share4video.captioning.roles import KeyFrame
 from share4video.dataset.batches import local_part, part_batches
 from share4video.dataset.manifest import Part, StageRef, load_manifest
+from share4video.dataset.tombstones import taken_down
 from share4video.scratch import ScratchDatabase
 from share4video.stages.division import shares
 from share4video.store import Store
@@ -42,10 +43,11 @@ class ClipSpool:
 
     Attributes:
         frames: how many key frames each clip has.
+        published: ids of the share's clips that are captioned already, and have no number; ascending.
     """
 
-    def __init__(self, database: ScratchDatabase) -> None:
-        self._database = database
+    def __init__(self, database: ScratchDatabase, published: Sequence[str] = ()) -> None:
+        self._database, self.published = database, sorted(published)
         counts = database.rows("SELECT frames FROM clips ORDER BY number")
         self.frames: npt.NDArray[np.int32] = np.fromiter((count for (count,) in counts), np.int32)
 
@@ -74,26 +76,36 @@ class ClipSpool:
 
 @contextmanager
 def clip_spool(
-    path: Path, store: Store, clips: StageRef, keyframes: StageRef, part: Part | None, share: int, of: int
+    path: Path,
+    store: Store,
+    clips: StageRef,
+    keyframes: StageRef,
+    part: Part | None,
+    share: int,
+    of: int,
+    *,
+    published: Collection[str] = frozenset(),
 ) -> Iterator[ClipSpool]:
-    """Put one share of a part's clips on disk: those that table ``clips`` has.
+    """Put one share of a part's clips on disk: those that table ``clips`` has and nobody took down.
 
     Args:
         path: of the file, whose folder also takes a copy of one part at a time; both are removed at the end.
         part: of the key frames; None for no clips.
         share: which, of ``of`` that are about equal by number of key frames.
+        published: ids of clips that are captioned already.
 
     Raises:
         UserError: a table is missing or damaged, or the disk is full.
     """
     database = ScratchDatabase(path, *_TABLES)
+    there: list[str] = []
     try:
         if part is not None:
             with local_part(store, keyframes, part, path.with_suffix(".part")) as frames:
                 _choose(database, frames, share, of)
-                _add_clips(database, store, clips, path.with_suffix(".clips"))
+                there = _add_clips(database, store, clips, path.with_suffix(".clips"), published)
                 _add_frames(database, frames)
-        yield ClipSpool(database)
+        yield ClipSpool(database, there)
     finally:
         database.close()
 
@@ -115,14 +127,20 @@ def _choose(database: ScratchDatabase, frames: Path, share: int, of: int) -> Non
     database.execute("DROP TABLE found")
 
 
-def _add_clips(database: ScratchDatabase, store: Store, clips: StageRef, target: Path) -> None:
-    """Add the rows of the clips chosen, and number those that have one."""
+def _add_clips(
+    database: ScratchDatabase, store: Store, clips: StageRef, target: Path, published: Collection[str]
+) -> list[str]:
+    """Add the rows of the clips chosen, and number those that have one; return those published already."""
+    gone, there = taken_down(store), []
     for part in load_manifest(store, clips).parts:
         if part.table != "clips":
             continue
         with local_part(store, clips, part, target) as local:
             for batch in part_batches(local, _ROWS_AT_ONCE):
-                rows = batch.to_pylist()
+                rows = [row for row in batch.to_pylist() if row["clip_id"] not in gone]
+                if published:
+                    there += [row["clip_id"] for row in rows if row["clip_id"] in published]
+                    rows = [row for row in rows if row["clip_id"] not in published]
                 database.execute_many(
                     "UPDATE mine SET clip = ? WHERE clip_id = ?",
                     ((json.dumps(row), row["clip_id"]) for row in rows),
@@ -131,7 +149,9 @@ def _add_clips(database: ScratchDatabase, store: Store, clips: StageRef, target:
         "INSERT INTO clips SELECT row_number() OVER (ORDER BY clip_id) - 1, clip_id, frames, clip FROM mine"
         " WHERE clip IS NOT NULL"
     )
+    mine = {clip_id for (clip_id,) in database.rows("SELECT clip_id FROM mine WHERE clip IS NULL")}
     database.execute("DROP TABLE mine")
+    return [clip_id for clip_id in there if clip_id in mine]
 
 
 def _add_frames(database: ScratchDatabase, frames: Path) -> None:

@@ -63,13 +63,14 @@ class Chain:
 
         Args:
             source: one source or several, as `share4video.media.sources.join_sources` writes them.
-            published: clips that an earlier run kept; these stay, and what is near them is not kept again.
+            published: clips that an earlier run kept; these stay, and neither they nor what is near them is
+                kept again.
         """
         from share4video.stages import brief, dedup, keyframes, probe
 
         settings, engines = self.config, self.config.engines
         clips = self._run("probe", probe.run_stage, probe.ProbeInputs(source=source), settings.probe)
-        brief_inputs = brief.BriefInputs(clips=clips, source=source, engine=engines.captioner)
+        brief_inputs = brief.BriefInputs(clips, source, engines.captioner, published)
         captions = self._run("brief", brief.run_stage, brief_inputs, settings.brief)
         dedup_inputs = dedup.DedupInputs(clips, captions, source, published)
         kept = self._run("dedup", dedup.run_stage, dedup_inputs, settings.dedup)
@@ -77,8 +78,8 @@ class Chain:
         frames = self._run("keyframes", keyframes.run_stage, frame_inputs, settings.keyframes)
         return Curated(clips=kept, brief_captions=captions, keyframes=frames)
 
-    def caption(self, curated: Curated) -> Captioned:
-        """Caption what was curated and publish the dataset."""
+    def caption(self, curated: Curated, earlier: StageRef | None = None) -> Captioned:
+        """Caption what was curated and publish the dataset, with the rows of an ``earlier`` one first."""
         from share4video.stages import caption, dataset
 
         engines = self.config.engines
@@ -87,6 +88,7 @@ class Chain:
             keyframes=curated.keyframes,
             captioner=engines.captioner,
             summarizer=engines.summarizer,
+            published=earlier,
         )
         captions = self._run("caption", caption.run_stage, inputs, self.config.caption)
         joined = dataset.DatasetInputs(
@@ -94,6 +96,7 @@ class Chain:
             brief=curated.brief_captions,
             keyframes=curated.keyframes,
             caption=captions,
+            earlier=earlier,
         )
         return Captioned(captions, self._run("dataset", dataset.run_stage, joined, self.config.dataset))
 

@@ -23,6 +23,7 @@ from share4video.media.limits import MediaError
 from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, reject_row
 from share4video.stages.contract import Progress, StageResult
+from share4video.stages.dataset import LICENCE, allowed_by, licence_sentence
 from share4video.store import Store
 
 STAGE = "mixture"
@@ -46,6 +47,7 @@ class _Job:
 
     clip: Row
     samples: tuple[Sample, ...]
+    refused: bool = False  # by its licence
 
 
 def question_writer(name: str) -> QuestionWriter | None:
@@ -70,7 +72,7 @@ def run_stage(
 
     ``sft.image`` is the attached file's name; ``llava/part-*.json`` hold the same samples in LLaVA's form.
     Rows are clips: a clip that cannot be decoded is a reject under the decoder's reason, one of which no
-    sample was chosen under ``not_selected``.
+    sample was chosen under ``not_selected``, one whose licence is not asked for under ``licence``.
 
     Args:
         writer: derives the questions; None takes the one ``config.question_writer`` names.
@@ -112,7 +114,8 @@ def _plan(
             where=str(inputs.dataset),
             fix="look at the rejects of the earlier stages",
         )
-    captions = _captions(inputs.dataset, store, [clip["clip_id"] for clip in clips])
+    allowed = [clip["clip_id"] for clip in clips if allowed_by(config, clip["licence"])]
+    captions = _captions(inputs.dataset, store, allowed)
     if config.shuffle_captions:
         if len(captions) < 2:
             raise UserError(
@@ -131,7 +134,8 @@ def _plan(
         candidates, max_samples=config.max_samples, caption_share=config.caption_share, seed=config.seed
     ):
         chosen[sample.clip_id].append(sample)
-    return [_Job(clip, tuple(chosen[clip["clip_id"]])) for clip in clips]
+    wanted = set(allowed)
+    return [_Job(clip, tuple(chosen[clip["clip_id"]]), clip["clip_id"] not in wanted) for clip in clips]
 
 
 def _captions(dataset: StageRef, store: Store, clip_ids: Sequence[str]) -> list[ClipCaptions]:
@@ -171,6 +175,8 @@ def _write_shard(
         for done, (job, grid) in enumerate(zip(jobs, grids, strict=True), start=1):
             if isinstance(grid, MediaError):
                 rejects.append(media_reject(job.clip, STAGE, grid))
+            elif job.refused:
+                rejects.append(reject_row(job.clip, STAGE, LICENCE, licence_sentence(job.clip, config)))
             elif grid is None:
                 sentence = "no sample of this clip is among the max_samples that were chosen"
                 rejects.append(reject_row(job.clip, STAGE, NOT_SELECTED, sentence))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from share4video.config import ProbeConfig
 from share4video.curation.filters import Rejection, exact_duplicate, in_scene, judge
 from share4video.dataset.shards import Manifest, ShardSet, canonical_json, read_table, table_from_rows
+from share4video.dataset.tombstones import Tombstones
 from share4video.errors import UserError
 from share4video.media.probe import ClipInfo
 from share4video.stages import scan
@@ -86,10 +87,9 @@ def _decide(
     inputs: ProbeInputs, config: ProbeConfig, store: Store, scanned: Manifest, computed: int | None
 ) -> StageResult:
     """Apply the rules to what was scanned. ``computed``: chunks this run scanned, None where others did."""
-    rows = read_table(store, scanned.ref, "scans").to_pylist()
-    rows.sort(key=lambda row: (row["source_uri"], row["occurrence"], row["start_s"] or 0.0))
-    recipe = hashlib.sha256(canonical_json(rows)).hexdigest()
-    output = ShardSet(store, STAGE, VERSION, inputs=[recipe], config=scan.without_places(config))
+    stones = Tombstones.of(store)
+    rows = in_order(map(stones.scanned, read_table(store, scanned.ref, "scans").to_pylist()))
+    output = ShardSet(store, STAGE, VERSION, inputs=[recipe(rows)], config=scan.without_places(config))
     starts = range(0, len(rows), ROWS_PER_SHARD)
     chunks = len({part.shard for part in scanned.parts})
     if (manifest := output.published()) is None:
@@ -113,6 +113,16 @@ def _decide(
     bound = config.max_failed_share
     refuse_failures(result, store, max_share=bound, setting="probe.max_failed_share", where=where)
     return result
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Return rows of table ``scans`` in the order that the output has."""
+    return sorted(rows, key=lambda row: (row["source_uri"], row["occurrence"], row["start_s"] or 0.0))
+
+
+def recipe(rows: Sequence[Row]) -> str:
+    """Return what the output depends on beside the rules: a hash of the scanned rows, in order."""
+    return hashlib.sha256(canonical_json(list(rows))).hexdigest()
 
 
 def _decided(

@@ -16,6 +16,7 @@ from typing import Any
 from share4video.config import ProbeConfig, ScanConfig
 from share4video.curation.filters import Rejection
 from share4video.dataset.shards import Manifest, ShardSet, canonical_json, table_from_rows
+from share4video.dataset.tombstones import Tombstones
 from share4video.errors import UserError
 from share4video.media.sources import SourceFile, list_sources
 from share4video.stages.contract import Progress
@@ -93,15 +94,17 @@ class _Chunks:
     def scan(self, output: ShardSet, scanner: Scanner, progress: Progress | None) -> int:
         """Commit the chunks that are not; return how many that were."""
         meter = Meter("files probed", len(self.files), progress)
-        return sum(self._scan(chunk, output, scanner, meter) for chunk in range(self.first, self.end))
+        stones = Tombstones.of(output.store)
+        chunks = range(self.first, self.end)
+        return sum(self._scan(chunk, output, scanner, stones, meter) for chunk in chunks)
 
-    def _scan(self, chunk: int, output: ShardSet, scanner: Scanner, meter: Meter) -> bool:
+    def _scan(self, chunk: int, output: ShardSet, scanner: Scanner, stones: Tombstones, meter: Meter) -> bool:
         part = self.part(chunk, chunk + 1)
         with output.writing(chunk) as done:
             if done is not None:
                 meter.skip(len(part.files))
                 return False
-            rows = scanner.rows(part.files, part.prints, meter)
+            rows = [stones.scanned(row) for row in scanner.rows(part.files, part.prints, meter)]
             read = sum(row["reason"] is None for row in rows)
             counts: dict[str, float] = {"rows_in": len(part.files), "metric:read": read}
             output.commit(chunk, {"scans": table_from_rows("scans", rows)}, counts)

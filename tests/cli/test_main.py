@@ -249,4 +249,4 @@ def test_recaption_keeps_the_order_of_the_prompts(fake_engine: FakeEngine, tmp_p
 def test_clips_are_added_to_an_output_of_dedup_only(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     said = mistake("curate", str(tmp_path), "--store", store, "--add-to", "probe/k@h")
-    assert said.startswith("clips are added to an output of dedup (probe/k@h)")
+    assert said.startswith("clips are added to an output of dedup or dataset (probe/k@h)")

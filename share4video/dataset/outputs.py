@@ -1,0 +1,58 @@
+"""The published outputs of a store, found by what they are instead of by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.errors import UserError
+from share4video.store import Store
+
+_CLIPS_STAGE, _DATASET_STAGE = "dedup", "dataset"
+
+
+def stored_manifests(store: Store, stage: str = "") -> Iterator[Manifest]:
+    """Yield the manifests of a stage's published outputs, of all stages without one; damaged ones not."""
+    for key in store.list(stage):
+        if key.endswith("/manifest.json") and key.count("/") == 2:
+            try:
+                yield Manifest.model_validate_json(store.get(key))
+            except (KeyError, ValidationError):
+                continue
+
+
+def published_clips(store: Store, text: str) -> StageRef | None:
+    """Return the de-duplicated clips that others are added to.
+
+    Args:
+        text: ``dedup/KEY@HASH``, or ``dataset/KEY@HASH`` for those that a dataset was made from; or nothing.
+
+    Raises:
+        UserError: it is another output, or the store does not hold it or the dataset's clips.
+    """
+    if not text:
+        return None
+    ref = StageRef.parse(text)
+    if ref.stage == _CLIPS_STAGE:
+        return ref
+    if ref.stage != _DATASET_STAGE:
+        raise UserError(
+            "clips are added to an output of dedup or dataset",
+            where=text,
+            fix="give dedup/KEY@HASH or dataset/KEY@HASH",
+        )
+    wanted = load_manifest(store, ref).inputs[0]
+    found = [made.ref for made in stored_manifests(store, _CLIPS_STAGE) if made.content_hash == wanted]
+    if not found:
+        raise UserError("the store does not hold the clips this dataset was made from", where=text)
+    return min(found, key=str)
+
+
+def published_dataset(text: str) -> StageRef | None:
+    """Return the dataset that clips are added to, if any. Raises UserError for an output that is none."""
+    ref = StageRef.parse(text) if text else None
+    if ref is not None and ref.stage != _DATASET_STAGE:
+        raise UserError("clips are added to a dataset", where=text, fix="give dataset/KEY@HASH")
+    return ref
