@@ -72,8 +72,9 @@ def data_card(facts: CardFacts) -> str:
     ]
     if facts.versions:
         grown = [[name, str(clips)] for name, clips in facts.versions]
+        heads = ["version", "clips that came with it"]
         sections.insert(
-            3, ["## Versions", "", *markdown_table(["version", "clips that came with it"], grown)]
+            3, ["## Versions", "", *markdown_table(heads, grown)]
         )
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
