@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class OpenClipEncoder:
         self.architecture, self.weights, self.batch = architecture, weights, batch
 
     @classmethod
-    def named(cls, model: str) -> OpenClipEncoder:
+    def named(cls, model: str) -> Self:
         """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's, and ``random`` for none."""
         architecture, _, weights = model.partition("/")
         return cls(architecture, None if weights == "random" else weights or "openai")
@@ -72,21 +72,26 @@ class OpenClipEncoder:
     def revision(self) -> str:
         """The hash of a weights file, else the tag: open_clip's tags name weights that do not change."""
         if self.weights is not None and self.weights.endswith(".safetensors"):
-            with _weights_of(self.name):
+            with weights_of(self.name):
                 return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         return self.weights or "random-0"
 
     @cached_property
     def _model(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+        model, prepare = self._create()
+        return model.get_submodule("visual").eval(), prepare
+
+    def _create(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+        """Load both towers, and return them with what makes a picture ready."""
         import open_clip
         import torch
 
         torch.manual_seed(0)
-        with _weights_of(self.name):
+        with weights_of(self.name):
             model, _, prepare = open_clip.create_model_and_transforms(
-                self.architecture, pretrained=self.weights, device=_device()
+                self.architecture, pretrained=self.weights, device=device()
             )
-        return model.visual.eval(), prepare
+        return model, prepare
 
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
         """See ``FrameEncoder``. Raises UserError where the weights cannot be had."""
@@ -103,7 +108,7 @@ class OpenClipEncoder:
                     tower(batch)
         finally:
             hook.remove()
-        return _unit(states)[: len(frames)]
+        return unit(states)[: len(frames)]
 
     def embed(self, frames: Sequence[Rgb]) -> Vectors:
         """Return CLIP's image embeddings, as they are compared with text: float32 [N, D], rows of length 1.
@@ -116,7 +121,7 @@ class OpenClipEncoder:
         tower, _ = self._model
         with torch.inference_mode():
             embeddings = [tower(batch).float().cpu() for batch in self._batches(frames)]
-        return _unit(embeddings)[: len(frames)]
+        return unit(embeddings)[: len(frames)]
 
     def _batches(self, frames: Sequence[Rgb]) -> Iterator[torch.Tensor]:
         """Yield the frames as the tower takes them; the last batch is filled up with nothing."""
@@ -127,7 +132,7 @@ class OpenClipEncoder:
         for start in range(0, len(frames), self.batch):
             batch = [prepare(Image.fromarray(frame)) for frame in frames[start : start + self.batch]]
             batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
-            yield torch.stack(batch).to(_device())
+            yield torch.stack(batch).to(device())
 
 
 class BertEncoder:
@@ -151,7 +156,7 @@ class BertEncoder:
         """The hash of a local checkpoint's weights, else the name on the model hub."""
         weights = Path(self.model) / "model.safetensors"
         if Path(self.model).is_dir():
-            with _weights_of(self.name):
+            with weights_of(self.name):
                 return hashlib.sha256(weights.read_bytes()).hexdigest()
         return self.model
 
@@ -159,10 +164,10 @@ class BertEncoder:
     def _model(self) -> tuple[Any, torch.nn.Module]:
         from transformers import AutoModel, AutoTokenizer
 
-        with _weights_of(self.name):
+        with weights_of(self.name):
             tokenizer = AutoTokenizer.from_pretrained(self.model)
             model = AutoModel.from_pretrained(self.model, use_safetensors=True)
-        return tokenizer, model.eval().to(_device())
+        return tokenizer, model.eval().to(device())
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See ``TextEncoder``. Raises UserError where the weights cannot be had."""
@@ -178,9 +183,9 @@ class BertEncoder:
                     padding=True,
                     truncation=True,
                     max_length=512,
-                ).to(_device())
+                ).to(device())
                 states.append(model(**batch).last_hidden_state[:, 0].float().cpu())
-        return _unit(states)
+        return unit(states)
 
 
 class SentenceEncoder:
@@ -205,7 +210,7 @@ class SentenceEncoder:
         if not folder.is_dir():
             return self.model
         total = hashlib.sha256()
-        with _weights_of(self.name):
+        with weights_of(self.name):
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                 with file.open("rb") as stream:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -216,12 +221,12 @@ class SentenceEncoder:
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        with _weights_of(self.name):
+        with weights_of(self.name):
             for pickled in Path(self.model).rglob("*.bin"):
                 if not pickled.with_name("model.safetensors").is_file():
                     raise ValueError(f"{pickled.name} is not safetensors")
             return SentenceTransformer(
-                self.model, device=_device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
+                self.model, device=device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
             )
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -233,7 +238,7 @@ class SentenceEncoder:
 
 
 @contextmanager
-def _weights_of(name: str) -> Iterator[None]:
+def weights_of(name: str) -> Iterator[None]:
     """Say in a sentence that a model's files are missing or wrong."""
     try:
         yield
@@ -244,13 +249,15 @@ def _weights_of(name: str) -> Iterator[None]:
         ) from error
 
 
-def _device() -> str:
+def device() -> str:
+    """Return where encoders compute."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _unit(states: Sequence[torch.Tensor]) -> Vectors:
+def unit(states: Sequence[torch.Tensor]) -> Vectors:
+    """Return the rows of all ``states`` at length 1."""
     if not states:
         return np.empty((0, 0), np.float32)
     import torch

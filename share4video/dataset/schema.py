@@ -189,6 +189,22 @@ CAPTIONS = pa.schema(
     ]
 )
 
+# A clip whose caption was given to the judge. One point for each criterion without a fault; null where no
+# verdict could be read.
+JUDGEMENTS = pa.schema(
+    [
+        _required("clip_id", _text),
+        _required("role", _text),  # of the caption
+        _required("engine", _text),  # the judge
+        _required("prompt_version", _text),
+        pa.field("omissions_fabrications", _i32),
+        pa.field("distortion", _i32),
+        pa.field("temporal_mismatch", _i32),
+        pa.field("score", _i32),  # their sum
+        _required("reason", _text),  # the judge's, or why there is no verdict
+    ]
+)
+
 SFT = pa.schema(
     [
         _required("sample_id", _text),
@@ -213,5 +229,6 @@ TABLES: dict[str, pa.Schema] = {
     "keyframes": KEYFRAMES,
     "differentials": DIFFERENTIALS,
     "captions": CAPTIONS,
+    "judgements": JUDGEMENTS,
     "sft": SFT,
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from share4video.captioning.client import ChatClient, Endpoint
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
@@ -19,15 +19,21 @@ from share4video.captioning.differential import Chain
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
+from share4video.captioning.judge import JUDGE
+from share4video.captioning.judge import VERSION as JUDGE_PROMPTS
 from share4video.captioning.roles import KeyFrame, prompt_version
 from share4video.captioning.scheduler import Conversation, Job, converse
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
+from share4video.stages.caption_judge import judge_clips, judge_metrics, judgement_counts, judgement_table
 from share4video.stages.caption_rows import CaptionRows
 from share4video.stages.contract import Progress, StageResult
 from share4video.stages.division import divide
 from share4video.store import Store
+
+if TYPE_CHECKING:
+    from share4video.curation.frame_text import FrameTextScores
 
 STAGE = "caption"
 VERSION = "1"
@@ -53,7 +59,8 @@ def run_stage(
 ) -> StageResult:
     """Publish ``differentials``, ``captions`` (roles summary and, where asked for, fast) and ``rejects``.
 
-    Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
+    Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``. Where
+    there is a judge, ``judgements`` has a row for each of its clips that was captioned.
 
     Raises:
         UserError: an engine does not start, refuses the key or every request, or stops answering, or one of
@@ -66,7 +73,7 @@ def run_stage(
     if output.published() is None:
         pending = [shard for shard in shards if output.committed(shard) is None]
         if pending:
-            with _connected(inputs) as engines:
+            with _connected(inputs, config) as engines:
                 for shard in pending:
                     computed += _run_shard(inputs, config, store, shard, engines, progress)
     return _finished(output, shards, computed)
@@ -94,7 +101,7 @@ def run_shard(
     inputs = _resolved(inputs)
     if _output(inputs, config, store).committed(shard) is not None:
         return False
-    with _connected(inputs) as engines:
+    with _connected(inputs, config) as engines:
         return _run_shard(inputs, config, store, shard, engines, progress)
 
 
@@ -123,23 +130,49 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         STAGE,
         VERSION,
         inputs=[inputs.clips.content_hash, inputs.keyframes.content_hash],
-        config=config,
+        config=config.model_copy(update={"checks": config.checks.without("judge", "frame_text_encoder")}),
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
             **{f"{role}_prompts": prompt_version(spec.dialect) for role, spec in engines.items()},
+            **_identity_of_checks(config.checks),
         },
     )
 
 
+def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
+    """Name the models that captions are held against; where they are says nothing about what they say."""
+    named = {}
+    if (frame_text := _frame_text(checks)) is not None:
+        named["frame_text"] = frame_text.identity
+    if checks.judge is not None:
+        named |= {"judge": identity(checks.judge), "judge_prompts": JUDGE_PROMPTS}
+    return named
+
+
+def _frame_text(checks: ChecksConfig) -> FrameTextScores | None:
+    if checks.frame_text_encoder is None:
+        return None
+    from share4video.curation.frame_text import frame_text_scores
+
+    return frame_text_scores(checks.frame_text_encoder)
+
+
 @contextmanager
-def _connected(inputs: CaptionInputs) -> Iterator[dict[str, Endpoint]]:
-    with connect_all([inputs.captioner, inputs.summarizer or inputs.captioner]) as endpoints:
-        yield dict(zip((CAPTIONER, SUMMARIZER), endpoints, strict=True))
+def _connected(inputs: CaptionInputs, config: CaptionConfig) -> Iterator[dict[str, Endpoint]]:
+    engines = {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
+    if config.checks.judge is not None:
+        engines[JUDGE] = resolve(config.checks.judge)
+    with connect_all(list(engines.values())) as endpoints:
+        yield dict(zip(engines, endpoints, strict=True))
 
 
 def _finished(output: ShardSet, shards: Sequence[int], computed: int | None) -> StageResult:
     manifest = output.published() or output.publish(len(shards))
-    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
+    if "judged" not in result.metrics:
+        return result
+    rated = judge_metrics(read_table(output.store, result.ref, "judgements"))
+    return replace(result, metrics={**result.metrics, **rated})
 
 
 def _run_shard(
@@ -161,7 +194,13 @@ def _run_shard(
             rows = CaptionRows(STAGE, inputs.captioner, inputs.summarizer or inputs.captioner)
             for clip in clips:
                 rows.add(clip.row, chains[clip.id])
-            output.commit(shard, rows.tables(), rows.counts())
+            tables, counts = rows.tables(), rows.counts()
+            if JUDGE in endpoints:
+                frames, share = {clip.id: clip.frames for clip in clips}, config.checks.judge_share
+                judged = asyncio.run(judge_clips(frames, chains, share, endpoints[JUDGE], journal))
+                tables["judgements"] = judgement_table(judged)
+                counts |= judgement_counts(judged)
+            output.commit(shard, tables, counts)
             journal.remove()
     return True
 
@@ -175,6 +214,7 @@ async def _caption(
     progress: Progress | None,
 ) -> dict[str, Chain]:
     captions = CaptionPlan.of(config, inputs.captioner, inputs.summarizer)
+    frame_text = _frame_text(config.checks)
     chains: dict[str, Chain] = {}
 
     def done(clip_id: str, conversation: Conversation) -> None:
@@ -184,15 +224,19 @@ async def _caption(
             progress("clips", len(chains), len(clips))
 
     jobs = [
-        Job(clip.id, len(clip.frames) + 1, partial(ClipConversation, clip.id, clip.frames, captions))
+        Job(
+            clip.id,
+            len(clip.frames) + 1,
+            partial(ClipConversation, clip.id, clip.frames, captions, frame_text),
+        )
         for clip in clips
     ]
     async with AsyncExitStack() as stack:
         by_endpoint = {
             endpoint: await stack.enter_async_context(ChatClient(endpoint))
-            for endpoint in dict.fromkeys(endpoints.values())
+            for endpoint in dict.fromkeys(endpoints[role] for role in (CAPTIONER, SUMMARIZER))
         }
-        clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
+        clients = {role: by_endpoint[endpoints[role]] for role in (CAPTIONER, SUMMARIZER)}
         await converse(jobs, clients, journal, done)
     return chains
 
