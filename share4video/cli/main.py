@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from share4video.cli import dataset, pipeline
 from share4video.cli.caption import caption
+from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
@@ -71,7 +72,7 @@ def _root(
     pass
 
 
-for verb in (curate, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
+for verb in (curate, caption, caption_audit, recaption, train, evaluate, promote, serve, chat, report, demo):
     app.command()(verb)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")
