@@ -60,10 +60,12 @@ def caption_finish(
     captions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
+    suspicious: dsl.Output[dsl.HTML],
 ) -> str:
-    """Publish the shards as one output; returns it as ``stage/key@hash``."""
+    """Publish the shards as one output; returns it as ``stage/key@hash``. Shows the captions to look at."""
     from share4video.config import CaptionConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
+    from share4video.report import write_suspicious
     from share4video.stages.caption import CaptionInputs, finish
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -75,4 +77,6 @@ def caption_finish(
             summarizer=parse_stage_config(EngineSpec, summarizer) if summarizer else None,
         )
         result = finish(inputs, parse_stage_config(CaptionConfig, config), task.store)
+        published = {"dedup": inputs.clips, "keyframes": inputs.keyframes, "caption": result.ref}
+        write_suspicious(task.store, published, suspicious.path)
         return task.finish(result, output=captions, metrics=metrics, summary=summary)

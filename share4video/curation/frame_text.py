@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def frame_text_scores(name: str) -> FrameTextScores:
     """Return what scores captions by ``open_clip:ARCHITECTURE[/WEIGHTS]``; weights load with the first frame.
 
     Raises:
-        UserError: that is no CLIP.
+        UserError: that is no CLIP, or open_clip is not installed.
     """
     kind, _, model = name.partition(":")
     if kind != "open_clip" or not model:
@@ -109,4 +110,6 @@ def frame_text_scores(name: str) -> FrameTextScores:
             where=f"caption.checks.frame_text_encoder={name}",
             fix="use open_clip:ViT-L-14-336-quickgelu",
         )
+    if find_spec("open_clip") is None:
+        raise UserError("open_clip is not installed", where=name, fix="install share4video[curation]")
     return FrameTextScores(FrameTextEncoder.named(model))

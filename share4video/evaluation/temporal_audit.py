@@ -5,7 +5,7 @@ each time with times that ascend. What the differential captions say of change (
 then known of the other orders from the first:
 
     reversed   what moves left moves right, what appears disappears, what opens closes
-    order      what happens first happens last (of happenings that each order tells exactly once)
+    order      what happens first happens last (of happenings that both orders tell once)
     shuffled   a step back in time inverts all that happened in between, where it was all of one kind
     frozen     nothing changes
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -200,34 +201,80 @@ def _told(happened: Statement, said: Said, around: Said) -> str | None:
     return values.pop() if len(values) == 1 else None
 
 
+@dataclass(frozen=True)
+class _Happening:
+    """A statement, and the steps in a row that make it."""
+
+    statement: Statement
+    first: int
+    last: int
+
+
 def _in_order(clip: str, forward: Played, backwards: Played) -> Iterator[Finding]:
-    """Hold every pair of happenings that both orders tell once against its order."""
-    steps = _steps(backwards)
-    places = [
-        (statement, there, step)
-        for statement, step in _once(_steps(forward))
-        for other, there in _once(steps)
-        if other.axis == statement.axis and same_subject(other.subject, statement.subject)
-    ]
-    for number, (one, there, step) in enumerate(places):
-        for other, other_there, other_step in places[number + 1 :]:
-            if step < other_step and there != other_there:
-                expected = f"{_name(other)} before {_name(one)}"
-                said = f"{backwards.captions[there]} / {backwards.captions[other_there]}"
-                violated = there < other_there
-                yield Finding(
-                    clip=clip, test="order", violated=violated, step=there + 1, expected=expected, said=said
-                )
+    """Hold every two happenings that come one after the other, and once, against their order backwards."""
+    told, true = _happenings(_steps(backwards)), _happenings(_steps(forward))
+    found = [(one, other) for one in _once(true) if (other := _match(one, told, true))]
+    for one, one_there in found:
+        for other, other_there in found:
+            if one.last >= other.first or not _apart(one_there, other_there):
+                continue
+            said = f"{backwards.captions[one_there.first]} / {backwards.captions[other_there.first]}"
+            yield Finding(
+                clip=clip,
+                test="order",
+                violated=one_there.last < other_there.first,
+                step=one_there.first + 1,
+                expected=f"{_name(other.statement)} before {_name(one.statement)}",
+                said=said,
+            )
 
 
-def _once(steps: Sequence[Said]) -> list[tuple[Statement, int]]:
-    """Return the statements whose thing and axis no other has, with their steps."""
-    everything = [(statement, step) for step, said in enumerate(steps) for statement in said]
+def _apart(one: _Happening, other: _Happening) -> bool:
+    return one.last < other.first or other.last < one.first
+
+
+def _happenings(steps: Sequence[Said]) -> list[_Happening]:
+    """Return what happens, where the same is said of steps in a row as one."""
+    found: list[_Happening] = []
+    for step, said in enumerate(steps):
+        for one in said:
+            going_on = next(
+                (h for h in found if h.last in (step - 1, step) and _same(h.statement, one)), None
+            )
+            if going_on is not None:
+                found.remove(going_on)
+            found.append(_Happening(one, going_on.first if going_on else step, step))
+    return found
+
+
+def _once(happenings: Sequence[_Happening]) -> list[_Happening]:
+    """Return those that are told of one thing and once only."""
     return [
-        (one, step)
-        for one, step in everything
-        if one.subject and sum(s.axis == one.axis and s.head == one.head for s, _ in everything) == 1
+        one
+        for one in happenings
+        if one.statement.subject and sum(_same(one.statement, h.statement) for h in happenings) == 1
     ]
+
+
+def _match(one: _Happening, told: Sequence[_Happening], true: Sequence[_Happening]) -> _Happening | None:
+    """Return the same happening backwards: the one that inverts it, or the only one where there is one."""
+    there, here = _alike(one, told), _alike(one, true)
+    inverse = [other for other in there if other.statement.value == INVERSE[one.statement.value]]
+    for found in (inverse, there if len(here) == 1 else []):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _alike(one: _Happening, among: Sequence[_Happening]) -> list[_Happening]:
+    """Return the happenings along one's axis to what may be the same thing."""
+    name, axis = one.statement.subject, one.statement.axis
+    return [h for h in among if h.statement.axis == axis and same_subject(h.statement.subject, name)]
+
+
+def _same(one: Statement, other: Statement) -> bool:
+    """Whether two statements are of one kind, and of things that go by one name."""
+    return (one.head, one.axis, one.value) == (other.head, other.axis, other.value)
 
 
 def _still(clip: str, frozen: Played) -> Iterator[Finding]:

@@ -87,7 +87,9 @@ def test_an_oracle_violates_nothing(host: EngineHost) -> None:
 
     results = audit(host, see)
     assert {name: result.violated for name, result in results.items()} == dict.fromkeys(results, 0)
-    assert all(result.tested > 4 for result in results.values()), results
+    assert results["reversed"].tested > 10
+    assert results["frozen"].tested > 10
+    assert all(result.tested > 0 for result in results.values()), results
     assert results["reversed"].silent == 0
 
 
