@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 
-_QUOTED = re.compile(r'"[^"\n]*"|\u201c[^\u201d\n]*\u201d|\u300c[^\u300d\n]*\u300d|\u00ab[^\u00bb\n]*\u00bb')
+_LONGEST = 500  # characters; a mark without its fellow quotes nothing
+_QUOTED = re.compile(
+    "|".join(
+        f"{opening}[^{closing}\n]{{0,{_LONGEST}}}{closing}"
+        for opening, closing in ('""', "\u201c\u201d", "\u300c\u300d", "\u00ab\u00bb")
+    )
+)
 
 
 def without_quotes(text: str) -> str:

@@ -354,3 +354,14 @@ def test_whatever_comes_three_times_on_end_is_a_loop(words: list[str], times: in
 @given(st.permutations(list("abcdefghijklmnopqrstuvwxyz")))
 def test_words_that_never_recur_are_no_loop(words: list[str]) -> None:
     assert not loops(" ".join(words))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "piece", ["\u201ca ", "at 1", "The man moves slowly back to the left of ", "[00:", "I'm sorry, but "]
+)
+def test_an_endless_answer_is_judged_in_bounded_time(piece: str) -> None:
+    text = piece * 50_000
+    assert (
+        failed(text, span_s=(0.0, 2.0), before="The man leaves the frame. " * 9000, notes=(text,)) is not None
+    )

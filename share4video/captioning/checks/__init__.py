@@ -39,6 +39,7 @@ REPEATED_NGRAMS, REFUSAL, LANGUAGE = "repeated_ngrams", "refusal", "language"
 TIME_OUT_OF_RANGE, FRAME_NUMBER = "time_out_of_range", "frame_number"
 CONTRADICTION, SUMMARY_CONTRADICTION = "contradiction", "summary_contradiction"
 UNSUPPORTED_QUOTE, FRAME_TEXT = "unsupported_quote", "frame_text"
+_MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,13 @@ def failed_checks(text: str, *, truncated: bool, context: CheckContext | None = 
     """Return the codes of the checks a caption fails, in alphabetical order.
 
     Args:
-        text: the engine's answer as it came.
+        text: the engine's answer as it came; no more than its first 20,000 characters are looked at.
         truncated: whether the engine stopped at the token limit.
         context: by default nothing is known but the default settings.
     """
     context = context or CheckContext()
-    off = context.config.off
-    failed = {code for code, fails in _CHECKS.items() if code not in off and fails(text, context)}
+    off, read = context.config.off, text[:_MAX_CHARACTERS]
+    failed = {code for code, fails in _CHECKS.items() if code not in off and fails(read, context)}
     if not without_markup(text):
         failed.add(EMPTY)
     if truncated and TRUNCATED not in off:

@@ -69,9 +69,10 @@ def _gone(caption: str) -> set[tuple[str, ...]]:
     """Return the subjects that a caption leaves as disappeared, the only ones of their name."""
     statements = read_statements(caption)
     plain = without_quotes(caption).casefold()
-    gone = set()
-    for statement in statements:
-        if statement.axis != "presence" or statement.value != "disappears" or not _clear(statement):
+    gone: set[tuple[str, ...]] = set()
+    last = {statement.subject: statement for statement in statements if statement.axis == "presence"}
+    for statement in last.values():
+        if statement.value != "disappears" or not _clear(statement):
             continue
         later = any(s.subject == statement.subject and s.at > statement.at for s in statements)
         others = re.search(
