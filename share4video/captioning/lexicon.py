@@ -63,7 +63,7 @@ _HOW = (
     r"diagonally|across(?: the \w+)?|along(?: the \w+)?|through(?: the \w+)?|past(?: the \w+)?|"
     r"(?:(?:out of|into) )?(?:the )?(?:frame|view|scene|shot)|from (?:the )?(?:cent(?:er|re)|middle)))*"
 )
-_ITS = r"\s+(?P<thing>(?:(?:his|her|its|their|the|a) )(?:\w+ ){0,1}\w+?)"
+_ITS = r"\s+(?P<thing>(?:(?:his|her|its|their|the|a) )(?:\w+ )??\w+?)(?:\s+\w+ly)?"
 _NOT_OF_A_THING = (
     rf"(?!\s+of\b(?! {_PICTURE}))(?!\s+(?:side|edge|end|corner|part|half) of (?!{_PICTURE}))"
     r"(?!\s+(?:hand|arm|leg|foot|feet|eye|shoulder|ear|hip|knee|lane|wing|wheel)\b)"

@@ -117,6 +117,7 @@ def test_refusals(text: str) -> None:
         "A robot with a screen for a face helps a child, who cannot reach the shelf.",
         "A woman presents a talk about AI; the slide is titled \u201cAs an AI language model\u201d.",
         "The guard provides images of the suspect to the officer, and no video is playing on the monitor.",
+        "As an AI researcher explains the model, the audience takes notes.",
         "The policy document lies on the desk beside an uploaded photo.",
     ],
 )

@@ -40,6 +40,7 @@ def told(caption: str) -> list[tuple[str, str, str]]:
         ("The cat is no longer visible.", [("cat", "presence", "disappears")]),
         ("The bus leaves the frame.", [("bus", "presence", "disappears")]),
         ("The girl opens the door.", [("door", "opening", "opens")]),
+        ("She turns her head slightly to the left.", [("her head", "turn", "left")]),
         ("The curtain closes.", [("curtain", "opening", "closes")]),
         ("The crowd starts dancing.", [("crowd", "activity:danc", "starts")]),
         ("The engine stops running.", [("engine", "activity:run", "stops")]),

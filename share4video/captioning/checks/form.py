@@ -22,7 +22,8 @@ _REFUSALS = re.compile(
             rf"\bsorry,? (?:but )?I {_CANNOT}\b",
             rf"\bI ?{_CANNOT} (?:assist|help|provide|describe|view|see|access|process|analy[sz]e|watch|"
             r"comply|fulfil|continue|identify (?:the |any )?(?:people|person|individual)|generate|create)\b",
-            r"\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b",
+            r"\bas an? (?:AI|artificial intelligence)(?: (?:language )?model| assistant| system)?(?:,| I\b)",
+            r"\bas a (?:large )?language model\b",
             r"\bI(?: do not|'m not| am not| don't) (?:have the (?:ability|capability) to|capable of)",
             r"\bno (?:images?|frames?|videos?|pictures?) (?:was|were|has been|have been) "
             r"(?:provided|attached|uploaded|given|shared)\b",
