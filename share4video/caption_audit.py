@@ -19,8 +19,8 @@ from share4video.evaluation.temporal_audit import (
     Finding,
     Played,
     Playing,
+    Tally,
     Test,
-    TestResult,
     audit_clip,
     says_change,
     summarise,
@@ -46,7 +46,7 @@ class AuditReport(BaseModel):
     clips: int
     nothing_to_test: int
     left_out: dict[str, str]
-    tests: dict[Test, TestResult]
+    tests: dict[Test, Tally]
     findings: tuple[Finding, ...]
     played: dict[str, dict[Playing, Played]]
 

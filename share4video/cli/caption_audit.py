@@ -16,7 +16,7 @@ from share4video.media.sources import list_sources
 
 if TYPE_CHECKING:
     from share4video.caption_audit import AuditReport
-    from share4video.evaluation.temporal_audit import TestResult
+    from share4video.evaluation.temporal_audit import Tally
 
 _EXPECTED = {
     "reversed": "directions invert",
@@ -102,7 +102,7 @@ def _print(report: AuditReport, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _numbers(result: TestResult) -> list[str]:
+def _numbers(result: Tally) -> list[str]:
     rate, interval = "", ""
     if result.rate is not None:
         rate, interval = f"{result.rate.estimate:.0%}", f"{result.rate.low:.0%} to {result.rate.high:.0%}"

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from share4video.curation.encoders import Vectors
-from share4video.curation.neural import OpenClipEncoder, device, unit, weights_of
+from share4video.curation.neural import OpenClipEncoder
 from share4video.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,21 +36,15 @@ class FrameTextEncoder(OpenClipEncoder):
         model, prepare = self._pair
         return model.get_submodule("visual"), prepare
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        import open_clip
-
-        with weights_of(self.name):
-            return open_clip.get_tokenizer(self.architecture)
-
     def embed_text(self, text: str) -> Vectors:
         """Return the text's embedding, float32 [D] of length 1. Raises UserError without weights."""
         import torch
 
         model: Any = self._pair[0]
+        where = next(model.parameters()).device
         with torch.inference_mode():
-            tokens = self._tokenizer([self.readable(text)]).to(device())
-            vector: Vectors = unit([model.encode_text(tokens).float().cpu()])[0]
+            tokens = self._tokenizer([self.readable(text)]).to(where)
+            vector: Vectors = model.encode_text(tokens, normalize=True)[0].float().cpu().numpy()
         return vector
 
     def readable(self, text: str) -> str:

@@ -72,7 +72,7 @@ class OpenClipEncoder:
     def revision(self) -> str:
         """The hash of a weights file, else the tag: open_clip's tags name weights that do not change."""
         if self.weights is not None and self.weights.endswith(".safetensors"):
-            with weights_of(self.name):
+            with _weights_of(self.name):
                 return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
         return self.weights or "random-0"
 
@@ -87,11 +87,18 @@ class OpenClipEncoder:
         import torch
 
         torch.manual_seed(0)
-        with weights_of(self.name):
+        with _weights_of(self.name):
             model, _, prepare = open_clip.create_model_and_transforms(
-                self.architecture, pretrained=self.weights, device=device()
+                self.architecture, pretrained=self.weights, device=_device()
             )
         return model, prepare
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        import open_clip
+
+        with _weights_of(self.name):
+            return open_clip.get_tokenizer(self.architecture)
 
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
         """See ``FrameEncoder``. Raises UserError where the weights cannot be had."""
@@ -108,7 +115,7 @@ class OpenClipEncoder:
                     tower(batch)
         finally:
             hook.remove()
-        return unit(states)[: len(frames)]
+        return _unit(states)[: len(frames)]
 
     def embed(self, frames: Sequence[Rgb]) -> Vectors:
         """Return CLIP's image embeddings, as they are compared with text: float32 [N, D], rows of length 1.
@@ -121,7 +128,7 @@ class OpenClipEncoder:
         tower, _ = self._model
         with torch.inference_mode():
             embeddings = [tower(batch).float().cpu() for batch in self._batches(frames)]
-        return unit(embeddings)[: len(frames)]
+        return _unit(embeddings)[: len(frames)]
 
     def _batches(self, frames: Sequence[Rgb]) -> Iterator[torch.Tensor]:
         """Yield the frames as the tower takes them; the last batch is filled up with nothing."""
@@ -132,7 +139,7 @@ class OpenClipEncoder:
         for start in range(0, len(frames), self.batch):
             batch = [prepare(Image.fromarray(frame)) for frame in frames[start : start + self.batch]]
             batch += [torch.zeros_like(batch[0])] * (self.batch - len(batch))
-            yield torch.stack(batch).to(device())
+            yield torch.stack(batch).to(_device())
 
 
 class BertEncoder:
@@ -156,7 +163,7 @@ class BertEncoder:
         """The hash of a local checkpoint's weights, else the name on the model hub."""
         weights = Path(self.model) / "model.safetensors"
         if Path(self.model).is_dir():
-            with weights_of(self.name):
+            with _weights_of(self.name):
                 return hashlib.sha256(weights.read_bytes()).hexdigest()
         return self.model
 
@@ -164,10 +171,10 @@ class BertEncoder:
     def _model(self) -> tuple[Any, torch.nn.Module]:
         from transformers import AutoModel, AutoTokenizer
 
-        with weights_of(self.name):
+        with _weights_of(self.name):
             tokenizer = AutoTokenizer.from_pretrained(self.model)
             model = AutoModel.from_pretrained(self.model, use_safetensors=True)
-        return tokenizer, model.eval().to(device())
+        return tokenizer, model.eval().to(_device())
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """See ``TextEncoder``. Raises UserError where the weights cannot be had."""
@@ -183,9 +190,9 @@ class BertEncoder:
                     padding=True,
                     truncation=True,
                     max_length=512,
-                ).to(device())
+                ).to(_device())
                 states.append(model(**batch).last_hidden_state[:, 0].float().cpu())
-        return unit(states)
+        return _unit(states)
 
 
 class SentenceEncoder:
@@ -210,7 +217,7 @@ class SentenceEncoder:
         if not folder.is_dir():
             return self.model
         total = hashlib.sha256()
-        with weights_of(self.name):
+        with _weights_of(self.name):
             for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                 with file.open("rb") as stream:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -221,12 +228,12 @@ class SentenceEncoder:
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        with weights_of(self.name):
+        with _weights_of(self.name):
             for pickled in Path(self.model).rglob("*.bin"):
                 if not pickled.with_name("model.safetensors").is_file():
                     raise ValueError(f"{pickled.name} is not safetensors")
             return SentenceTransformer(
-                self.model, device=device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
+                self.model, device=_device(), model_kwargs={"use_safetensors": True}, trust_remote_code=False
             )
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -238,7 +245,7 @@ class SentenceEncoder:
 
 
 @contextmanager
-def weights_of(name: str) -> Iterator[None]:
+def _weights_of(name: str) -> Iterator[None]:
     """Say in a sentence that a model's files are missing or wrong."""
     try:
         yield
@@ -249,15 +256,13 @@ def weights_of(name: str) -> Iterator[None]:
         ) from error
 
 
-def device() -> str:
-    """Return where encoders compute."""
+def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def unit(states: Sequence[torch.Tensor]) -> Vectors:
-    """Return the rows of all ``states`` at length 1."""
+def _unit(states: Sequence[torch.Tensor]) -> Vectors:
     if not states:
         return np.empty((0, 0), np.float32)
     import torch

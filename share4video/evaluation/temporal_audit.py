@@ -63,7 +63,7 @@ class Finding(BaseModel):
     said: str
 
 
-class TestResult(BaseModel):
+class Tally(BaseModel):
     """Findings of one test, counted; ``rate`` is of those that are not silent, over resampled clips."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,9 +124,9 @@ def audit_clip(clip: str, played: Mapping[Playing, Played]) -> list[Finding]:
     return findings
 
 
-def summarise(findings: Sequence[Finding]) -> dict[Test, TestResult]:
+def summarise(findings: Sequence[Finding]) -> dict[Test, Tally]:
     """Count the findings of each test."""
-    results: dict[Test, TestResult] = {}
+    results: dict[Test, Tally] = {}
     for test in TESTS:
         mine = [finding for finding in findings if finding.test == test]
         spoken = [finding for finding in mine if finding.violated is not None]
@@ -134,7 +134,7 @@ def summarise(findings: Sequence[Finding]) -> dict[Test, TestResult]:
         if spoken:
             clips = [finding.clip for finding in spoken]
             rate = mean_interval([float(bool(finding.violated)) for finding in spoken], clusters=clips)
-        results[test] = TestResult(
+        results[test] = Tally(
             tested=len(spoken),
             violated=sum(bool(finding.violated) for finding in spoken),
             silent=len(mine) - len(spoken),

@@ -20,7 +20,7 @@ from share4video.evaluation.audit_captions import caption_orders, in_order
 from share4video.evaluation.temporal_audit import (
     Finding,
     Played,
-    TestResult,
+    Tally,
     audit_clip,
     orders,
     says_change,
@@ -62,7 +62,7 @@ def pictures(body: Body) -> list[bytes]:
 
 def audit(
     host: EngineHost, answer: Callable[[Body, dict[bytes, State]], str], *, seeds: Sequence[int] = SEEDS
-) -> dict[str, TestResult]:
+) -> dict[str, Tally]:
     """Audit an engine on a few clips."""
     findings: list[Finding] = []
     endpoint = Endpoint(f"{host.root}/v1", "tiny", resolve(host.spec(dialect="teacher", max_in_flight=8)))
