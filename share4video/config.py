@@ -226,9 +226,51 @@ class KeyframeConfig(Config):
         return self
 
 
+CheckCode = Literal[
+    "truncated",
+    "repetition",
+    "repeated_ngrams",
+    "prompt_leak",
+    "refusal",
+    "language",
+    "time_out_of_range",
+    "frame_number",
+    "contradiction",
+    "summary_contradiction",
+    "unsupported_quote",
+    "frame_text",
+]
+Language = Literal["en", "de", "es", "fr", "it", "nl", "pt", "zh", "ja", "ko", "ru", "ar", "hi"]
+
+
+class ChecksConfig(Config):
+    """What a caption is held against; one that fails is asked for once more and then counts as fallback.
+
+    ``off`` are checks that are not made. ``max_repeated_share`` is of the runs of eight words that came
+    before, ``max_foreign_share`` of letters in another script, ``time_slack_s`` how far a named time may lie
+    outside of what the caption is about. ``frame_text_encoder`` is ``open_clip:ARCHITECTURE[/WEIGHTS]``. The
+    ``judge`` rates the captions of a share of the clips, which is drawn by the hash of their ids.
+    """
+
+    off: tuple[CheckCode, ...] = ()
+    language: Language | None = "en"
+    max_foreign_share: float = Field(0.1, ge=0, le=1)
+    max_repeated_share: float = Field(0.5, ge=0, le=1)
+    time_slack_s: float = Field(1.0, ge=0)
+    frame_text_encoder: str | None = None
+    min_frame_text_score: float | None = Field(None, ge=-1, le=1)
+    judge: EngineSpec | None = None
+    judge_share: float = Field(0.05, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> ChecksConfig:
+        if self.min_frame_text_score is not None and self.frame_text_encoder is None:
+            raise ValueError("min_frame_text_score needs frame_text_encoder: name a CLIP")
+        return self
+
+
 class CaptionConfig(Config):
     """Differential sliding-window captions and their summary (paper section 3.3).
-
 
     ``mode: anchors`` describes a frame in full at a scene cut, and every so many key frames or seconds;
     ``reference`` tells nothing but differences after the first frame. Key frames less alike than
@@ -260,6 +302,7 @@ class CaptionConfig(Config):
     clip_timeout_s: float | None = Field(None, gt=0)
     max_cost: float | None = Field(None, gt=0)
     max_tokens_total: int | None = Field(None, ge=1)
+    checks: ChecksConfig = ChecksConfig()
     shards: int = Field(2, ge=1, le=1024)
 
     @model_validator(mode="after")

@@ -72,11 +72,13 @@ def caption_finish(
     captions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     summary: dsl.Output[dsl.Markdown],
+    suspicious: dsl.Output[dsl.HTML],
 ) -> str:
-    """Publish the shards as one output; returns it as ``stage/key@hash``."""
+    """Publish the shards as one output; returns it as ``stage/key@hash``. Shows the captions to look at."""
     from share4video.config import CaptionConfig, EngineSpec
     from share4video.dataset.manifest import StageRef
     from share4video.dataset.outputs import published_dataset
+    from share4video.report import write_suspicious
     from share4video.stages.caption import CaptionInputs, finish
     from share4video.stages.task import parse_stage_config, stage_task
 
@@ -89,4 +91,6 @@ def caption_finish(
             published=published_dataset(published),
         )
         result = finish(inputs, parse_stage_config(CaptionConfig, config), task.store)
+        shown = {"dedup": inputs.clips, "keyframes": inputs.keyframes, "caption": result.ref}
+        write_suspicious(task.store, shown, suspicious.path)
         return task.finish(result, output=captions, metrics=metrics, summary=summary)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
-from share4video.captioning.checks import EMPTY, failed_checks, without_markup
+from share4video.captioning.checks import EMPTY, CheckContext, failed_checks, without_markup
 from share4video.captioning.client import CallError, ChatRequest, Completion, Outcome
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain, ChainRules, Failure, Step
 from share4video.captioning.roles import (
@@ -25,7 +26,8 @@ from share4video.captioning.roles import (
     messages,
 )
 from share4video.captioning.scheduler import Call
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.captioning.step_context import context_of
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 
 CAPTIONER, SUMMARIZER = "captioner", "summarizer"
 
@@ -49,6 +51,7 @@ class CaptionPlan:
     max_tokens_frame: int
     max_tokens_whole: int
     cut_threshold: float | None = None
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
 
     @classmethod
     def of(
@@ -76,7 +79,19 @@ class CaptionPlan:
             summarizer_dialect=(summarizer or captioner).wording,
             max_tokens_frame=config.max_tokens_difference,
             max_tokens_whole=config.max_tokens_summary,
+            checks=config.checks,
         )
+
+
+class FrameText(Protocol):
+    """Compares captions with frames."""
+
+    def scorer(self, frames: Sequence[bytes]) -> Callable[[int, str], float]:
+        """Return what scores a caption against one of ``frames`` (image files), given by its index.
+
+        Called in a thread; what it returns is called in the event loop and should be quick.
+        """
+        ...
 
 
 class ClipConversation:
@@ -87,12 +102,20 @@ class ClipConversation:
     Args:
         clip_id: seeds what is sampled, so that equal clips get equal captions.
         frames: the key frames in order of time.
+        frame_text: scores the captions of single frames, where that is wanted.
     """
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame] | None, plan: CaptionPlan) -> None:
+    def __init__(
+        self,
+        clip_id: str,
+        frames: Sequence[KeyFrame] | None,
+        plan: CaptionPlan,
+        frame_text: FrameText | None = None,
+    ) -> None:
         self.clip_id, self.plan = clip_id, plan
         self._frames = dict(enumerate(frames or ()))  # those that are still needed, by index
         self._known = len(self._frames)
+        self._score = frame_text.scorer([frame.image for frame in frames or ()]) if frame_text else None
         if frames is None:
             self.chain = Chain.growing(plan.rules)
         else:
@@ -130,10 +153,22 @@ class ClipConversation:
         step = self.chain.next()
         assert step is not None
         assert step.key == call.key
-        dialect = self._dialect(step)
-        self.chain.take(step, checked(outcome, dialect, step.attempt))
+        context = context_of(step, self._span_s(step), self._known, self._dialect(step), self.plan.checks)
+        if self._score is not None and step.frame >= 0 and isinstance(outcome, Completion):
+            score = self._score(step.frame, without_markup(outcome.text))
+            context = replace(context, frame_text_score=score)
+        self.chain.take(step, held_against(context, outcome, step.attempt))
         for index in [index for index in self._frames if index < self.chain.oldest_frame]:
             del self._frames[index]
+
+    def _span_s(self, step: Step) -> tuple[float, float]:
+        """Return from when to when the answer to a step may tell."""
+        if step.part is not None:
+            return step.part.start_s, step.part.end_s
+        if step.frame < 0:
+            return self.chain.start_s, self.chain.end_s
+        first = {"difference": step.frame - 1, "window": step.since}.get(step.kind, step.frame)
+        return self._frames[first].timestamp_s, self._frames[step.frame].timestamp_s
 
     def _dialect(self, step: Step) -> Wording:
         return self.plan.summarizer_dialect if _is_of_text(step) else self.plan.captioner_dialect
@@ -200,15 +235,24 @@ def _is_of_text(step: Step) -> bool:
 
 
 def checked(outcome: Outcome, dialect: Wording, attempt: int = 0) -> Caption | Failure:
+    """Turn an answer into a caption, of which no more is known than who was asked."""
+    return held_against(CheckContext(leaks=leaks(dialect)), outcome, attempt)
+
+
+def held_against(context: CheckContext, outcome: Outcome, attempt: int = 0) -> Caption | Failure:
     """Turn an answer into a caption and the checks it failed; of a failed call keep what may be published."""
     if isinstance(outcome, CallError):
         return Failure(outcome.sentence)
     assert isinstance(outcome, Completion)
-    text = without_markup(outcome.text)
-    failed = failed_checks(outcome.text, truncated=outcome.truncated, leaks=leaks(dialect))
-    if not text and EMPTY not in failed:
-        failed = tuple(sorted((*failed, EMPTY)))
-    return Caption(text, outcome.completion_tokens, failed, outcome.prompt_tokens, attempt)
+    failed = failed_checks(outcome.text, truncated=outcome.truncated, context=context)
+    return Caption(
+        without_markup(outcome.text),
+        outcome.completion_tokens,
+        failed,
+        outcome.prompt_tokens,
+        attempt,
+        context.frame_text_score,
+    )
 
 
 def varied(request: ChatRequest, attempt: int, name: str) -> ChatRequest:

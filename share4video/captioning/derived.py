@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from share4video.captioning.checks import EMPTY, failed_checks
+from share4video.captioning.checks import EMPTY, CheckContext, failed_checks
 from share4video.captioning.client import CallError, ChatRequest, Outcome
-from share4video.captioning.conversations import SUMMARIZER, ClipConversation, checked, varied
+from share4video.captioning.conversations import SUMMARIZER, ClipConversation, held_against, varied
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain
 from share4video.captioning.roles import (
     RoleInput,
@@ -27,7 +27,7 @@ from share4video.captioning.roles import (
 )
 from share4video.captioning.scheduler import Call
 from share4video.captioning.structured import MALFORMED, json_schema, read_structured
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.errors import UserError
 
 DerivedRole = Literal["prompt", "structured"]
@@ -42,6 +42,7 @@ class DerivedPlan:
     wording: Wording
     max_tokens: Mapping[DerivedRole, int]
     schema: Mapping[str, Any] | None
+    checks: ChecksConfig
 
     @classmethod
     def of(cls, config: CaptionConfig, summarizer: EngineSpec) -> DerivedPlan:
@@ -59,6 +60,7 @@ class DerivedPlan:
             summarizer.wording,
             {"prompt": config.max_tokens_difference, "structured": config.max_tokens_structured},
             json_schema() if summarizer.json_schema else None,
+            config.checks,
         )
 
 
@@ -94,6 +96,7 @@ class DerivedConversation:
 
     def __init__(self, clip: ClipConversation, plan: DerivedPlan) -> None:
         self._clip, self._plan, self._attempt = clip, plan, 0
+        self._context = CheckContext(plan.checks, leaks(plan.wording))
 
     @property
     def chain(self) -> Chain:
@@ -153,7 +156,7 @@ class DerivedConversation:
         """Return what `take` makes of an outcome; one that failed is an empty caption with that check."""
         if isinstance(outcome, CallError):
             return Caption("", 0, (CALL_FAILED,), attempt=self._attempt)
-        caption = checked(outcome, self._plan.wording, self._attempt)
+        caption = held_against(self._context, outcome, self._attempt)
         assert isinstance(caption, Caption)
         if role == "prompt" or EMPTY in caption.failed:
             return caption
@@ -162,5 +165,5 @@ class DerivedConversation:
         if found is None:
             return replace(caption, failed=tuple(sorted({*caption.failed, MALFORMED})))
         said = " ".join(found.texts())  # the braces and the names of fields are no prose that could repeat
-        failed = failed_checks(said, truncated=False, leaks=leaks(self._plan.wording))
+        failed = failed_checks(said, truncated=False, context=self._context)
         return replace(caption, text=found.canonical(), failed=failed)

@@ -82,13 +82,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Caption:
-    """An answer, what it cost, and the codes of the checks it failed."""
+    """An answer, what it cost, the codes of the checks it failed, and how well it fits its frame."""
 
     text: str
     tokens: int
     failed: tuple[str, ...] = ()
     prompt_tokens: int = 0
     attempt: int = 0
+    frame_text_score: float | None = None
 
 
 @dataclass(frozen=True)

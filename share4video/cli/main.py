@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from share4video.cli import dataset, dataset_versions, pipeline
 from share4video.cli.caption import caption
+from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
@@ -72,7 +73,21 @@ def _root(
     pass
 
 
-for verb in (curate, preview, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
+VERBS = (
+    curate,
+    preview,
+    caption,
+    caption_audit,
+    recaption,
+    train,
+    evaluate,
+    promote,
+    serve,
+    chat,
+    report,
+    demo,
+)
+for verb in VERBS:
     app.command()(verb)
 for dataset_verb in (dataset_versions.takedown, dataset_versions.diff):
     dataset.app.command()(dataset_verb)

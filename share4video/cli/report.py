@@ -30,11 +30,17 @@ def report(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page.")] = Path("report.html"),
+    suspicious: Annotated[
+        bool, typer.Option("--suspicious", help="Only the ten clips whose captions are the most suspicious.")
+    ] = False,
 ) -> None:
     """Write a page about what a run published: clips, key frames, captions, rejects, answers."""
-    from share4video.report import write_report
+    from share4video.report import write_report, write_suspicious
 
     refs = _read_refs(run or _newest_run())
+    if suspicious:
+        typer.echo(str(write_suspicious(Store.open(store), refs, out)))
+        return
     typer.echo(str(write_report(Store.open(store), refs, out, truth=truth)))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class OpenClipEncoder:
         self.architecture, self.weights, self.batch = architecture, weights, batch
 
     @classmethod
-    def named(cls, model: str) -> OpenClipEncoder:
+    def named(cls, model: str) -> Self:
         """Read ``ARCHITECTURE[/WEIGHTS]``; without weights OpenAI's, and ``random`` for none."""
         architecture, _, weights = model.partition("/")
         return cls(architecture, None if weights == "random" else weights or "openai")
@@ -92,6 +92,11 @@ class OpenClipEncoder:
 
     @cached_property
     def _model(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+        model, prepare = self._create()
+        return model.get_submodule("visual").eval(), prepare
+
+    def _create(self) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+        """Load both towers, and return them with what makes a picture ready."""
         import open_clip
         import torch
 
@@ -100,7 +105,14 @@ class OpenClipEncoder:
             model, _, prepare = open_clip.create_model_and_transforms(
                 self.architecture, pretrained=self.weights, device=_device()
             )
-        return model.visual.eval(), prepare
+        return model, prepare
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        import open_clip
+
+        with _weights_of(self.name):
+            return open_clip.get_tokenizer(self.architecture)
 
     def encode(self, frames: Sequence[Rgb]) -> Vectors:
         """See ``FrameEncoder``. Raises UserError where the weights cannot be had."""

@@ -73,9 +73,7 @@ def data_card(facts: CardFacts) -> str:
     if facts.versions:
         grown = [[name, str(clips)] for name, clips in facts.versions]
         heads = ["version", "clips that came with it"]
-        sections.insert(
-            3, ["## Versions", "", *markdown_table(heads, grown)]
-        )
+        sections.insert(3, ["## Versions", "", *markdown_table(heads, grown)])
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 

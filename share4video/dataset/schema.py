@@ -197,11 +197,25 @@ LINKS = pa.schema(
         _required("clip_id", _text),
         _required("sentence_index", _i32),  # of the clip's summary, from 0
         _required("sentence", _text),
-        _required(
-            "keyframes", pa.list_(_i32)
-        ),  # indices of those it rests on; none where nothing supports it
+        _required("keyframes", pa.list_(_i32)),  # indices of those it rests on; none: nothing supports it
         _required("timestamps_s", pa.list_(_f64)),  # theirs
         _required("score", _f32),  # how much of the sentence their differential captions say, 0 to 1
+    ]
+)
+
+# A clip whose caption was given to the judge. One point for each criterion without a fault; null where no
+# verdict could be read.
+JUDGEMENTS = pa.schema(
+    [
+        _required("clip_id", _text),
+        _required("role", _text),  # of the caption
+        _required("engine", _text),  # the judge
+        _required("prompt_version", _text),
+        pa.field("omissions_fabrications", _i32),
+        pa.field("distortion", _i32),
+        pa.field("temporal_mismatch", _i32),
+        pa.field("score", _i32),  # their sum
+        _required("reason", _text),  # the judge's, or why there is no verdict
     ]
 )
 
@@ -230,5 +244,6 @@ TABLES: dict[str, pa.Schema] = {
     "differentials": DIFFERENTIALS,
     "captions": CAPTIONS,
     "links": LINKS,
+    "judgements": JUDGEMENTS,
     "sft": SFT,
 }

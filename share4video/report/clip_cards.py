@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from share4video.evaluation.captions import Counts, count_facts
 from share4video.report.funnel import say, told, without
 from share4video.report.pictures import Thumbnail, thumbnail
 from share4video.report.run_tables import RunTables, shortened
+from share4video.report.suspicion import suspicions
 from share4video.synthetic.caption_scores import predicted_facts, read_facts, truth_file
 from share4video.synthetic.language import Fact
 
@@ -111,22 +112,32 @@ class ClipGallery:
         return self.total - len(self.cards)
 
 
-def clip_gallery(tables: RunTables, truth: Path | None = None) -> ClipGallery:
-    """Return the clips with the most suspicious ones first: flagged captions, then facts missed or wrong.
+def clip_gallery(tables: RunTables, truth: Path | None = None, *, most: int = MAX_CLIPS) -> ClipGallery:
+    """Return the most suspicious clips first, by `suspicion`, then by facts missed or wrong.
 
-    At most `MAX_CLIPS` clips are shown, and no more than fit into `MAX_PICTURE_BYTES`.
+    At most ``most`` clips are shown, and no more than fit into `MAX_PICTURE_BYTES`.
 
     Args:
         truth: folder of the clips' truth; None where there is none.
     """
     clips, differentials, captions = tables.clips(), tables.differentials(), tables.captions()
     checks = _fact_checks(clips, differentials, truth) if truth else {}
-    flagged = _flag_counts(differentials, captions)
+    doubts = suspicions(
+        differentials.select(["clip_id", "end_s", "checks", "fallback", "frame_text_score"])
+        .sort_by("end_s")
+        .to_pylist(),
+        captions.select(["clip_id", "role", "checks"]).to_pylist(),
+        tables.judgements().to_pylist(),
+    )
     order = sorted(
         clips.select(["clip_id", "source_uri"]).to_pylist(),
-        key=lambda row: (-flagged[row["clip_id"]], -_mistakes(checks.get(row["clip_id"])), row["source_uri"]),
+        key=lambda row: (
+            -doubts[row["clip_id"]].score,
+            -_mistakes(checks.get(row["clip_id"])),
+            row["source_uri"],
+        ),
     )
-    chosen = [row["clip_id"] for row in order[:MAX_CLIPS]]
+    chosen = [row["clip_id"] for row in order[:most]]
     rows = {row["clip_id"]: row for row in _only(clips, chosen).to_pylist()}
     said = _by_clip(_only(differentials, chosen).sort_by("index"))
     whole = _by_clip(_only(captions, chosen))
@@ -136,7 +147,8 @@ def clip_gallery(tables: RunTables, truth: Path | None = None) -> ClipGallery:
     frames = _key_frames(tables, chosen)
     for clip_id in chosen:
         spoken = [_whole(row, links[clip_id]) for row in _in_order_of_role(whole[clip_id])]
-        card = _card(rows[clip_id], frames[clip_id], said[clip_id], spoken, checks.get(clip_id))
+        reasons = doubts[clip_id].reasons
+        card = _card(rows[clip_id], frames[clip_id], said[clip_id], spoken, reasons, checks.get(clip_id))
         room -= sum(len(frame.picture.uri) for frame in card.frames if frame.picture)
         if room < 0:
             break
@@ -149,6 +161,7 @@ def _card(
     frames: Sequence[_StoredFrame],
     differentials: Sequence[Row],
     captions: Sequence[WholeCaption],
+    flags: Sequence[str],
     facts: FactCheck | None,
 ) -> ClipCard:
     said = {row["index"]: row for row in differentials}
@@ -170,8 +183,6 @@ def _card(
         )
         shown.append(frame)
         before_s = stored.time_s
-    flags = [f"no sound difference at {row['end_s']:.2f} s" for row in differentials if row["fallback"]]
-    flags += [f"{whole.role}: {check.replace('_', ' ')}" for whole in captions for check in whole.checks]
     return ClipCard(
         clip_id=clip["clip_id"],
         source=shortened(clip["source_uri"], 200) + (f", from {start_s:.2f} s" if start_s else ""),
@@ -231,14 +242,6 @@ def _by_clip(table: pa.Table) -> defaultdict[str, list[Row]]:
     for row in table.to_pylist():
         grouped[row["clip_id"]].append(row)
     return grouped
-
-
-def _flag_counts(differentials: pa.Table, captions: pa.Table) -> Counter[str]:
-    """Count what the checks found wrong, by clip."""
-    flagged = Counter[str](differentials.filter(differentials["fallback"])["clip_id"].to_pylist())
-    whole = captions.filter(pc.not_equal(captions["role"], "sliding"))  # those are the differentials
-    flagged.update(whole.filter(pc.greater(pc.list_value_length(whole["checks"]), 0))["clip_id"].to_pylist())
-    return flagged
 
 
 def _mistakes(check: FactCheck | None) -> int:

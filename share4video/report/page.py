@@ -20,6 +20,7 @@ from share4video.store import Store
 from share4video.synthetic.caption_scores import score_dataset
 from share4video.synthetic.truth import check_truth_folder
 
+SUSPICIOUS_CLIPS = 10
 _SHORT_REVISION = 12
 
 
@@ -58,9 +59,34 @@ def write_report(
         UserError: an output is missing or damaged, there is no such folder of truth or a file in it is
             something else, or the page cannot be written.
     """
-    path, truth = Path(path), Path(truth) if truth else None
-    page = render_report(store, refs, truth=truth, title=title)
-    return write_page(page, path)
+    truth = Path(truth) if truth else None
+    return write_page(render_report(store, refs, truth=truth, title=title), Path(path))
+
+
+def write_suspicious(store: Store, refs: Mapping[str, StageRef], path: Path | str) -> Path:
+    """Write one self-contained HTML file with the clips whose captions give the most cause for doubt.
+
+    Args:
+        refs: of a run, as `write_report` takes them: where clips, key frames and captions were published.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: an output is missing or damaged, or the page cannot be written.
+    """
+    tables = RunTables(store, refs)
+    gallery = clip_gallery(tables, most=SUSPICIOUS_CLIPS)
+    page = (
+        page_environment()
+        .get_template("suspicious.html.j2")
+        .render(
+            gallery=gallery,
+            doubtful=any(card.flags for card in gallery.cards),
+            engines=_engines(tables, None),
+        )
+    )
+    return write_page(page, Path(path))
 
 
 def render_report(

@@ -43,6 +43,10 @@ class RunTables:
     def differentials(self) -> pa.Table:
         return self.read("differentials", ("dataset", "caption"))
 
+    def judgements(self) -> pa.Table:
+        """Return what the judge said, nothing where there was none."""
+        return self.read("judgements", ("dataset", "caption"))
+
     def captions(self) -> pa.Table:
         return self.read("captions", ("dataset", "caption"))
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +23,24 @@ from share4video.captioning.differential import Chain, Rejection
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import Journal, open_journal
+from share4video.captioning.judge import JUDGE
+from share4video.captioning.judge import VERSION as JUDGE_PROMPTS
 from share4video.captioning.roles import prompt_version
 from share4video.captioning.scheduler import Finished, converse
 from share4video.captioning.spending import Budget, Spending
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import Manifest, Part, StageRef
-from share4video.dataset.shards import ShardSet, load_manifest
+from share4video.dataset.shards import ShardSet, load_manifest, read_table
+from share4video.stages.caption_judge import judge_clips, judge_metrics, judgement_counts, judgement_table
 from share4video.stages.caption_rows import CaptionRows
 from share4video.stages.caption_rows_published import PublishedCaptions, published_clips
 from share4video.stages.caption_spool import ClipSpool, clip_spool
 from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
+
+if TYPE_CHECKING:
+    from share4video.curation.frame_text import FrameTextScores
 
 STAGE = "caption"
 VERSION = "1"
@@ -61,8 +68,9 @@ def run_stage(
 ) -> StageResult:
     """Publish ``differentials``, ``captions`` (role summary; others, if any) and ``rejects``.
 
-    Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``.
-    Metrics tell the tokens of all answers, by who gave them, and their ``cost`` where there are prices.
+    Rows are clips that have key frames; a clip without sound captions is a reject, ``caption_failed``. Where
+    there is a judge, ``judgements`` has a row for each of its clips that was captioned. Metrics tell the
+    tokens of all answers, by who gave them, and their ``cost`` where there are prices.
 
     Raises:
         UserError: an engine does not start, refuses the key or every request, or stops answering, one of the
@@ -77,7 +85,7 @@ def run_stage(
     if output.published() is None:
         pending = [shard for shard in shards if output.committed(shard) is None]
         if pending:
-            with _connected(inputs) as engines:
+            with _connected(inputs, config) as engines:
                 for shard in pending:
                     computed += _run_shard(inputs, config, store, shard, engines, progress, alone=True)
     return _finished(output, inputs, shards, computed)
@@ -105,7 +113,7 @@ def run_shard(
     inputs = _resolved(inputs)
     if _output(inputs, config, store).committed(shard) is not None:
         return False
-    with _connected(inputs) as engines:
+    with _connected(inputs, config) as engines:
         return _run_shard(inputs, config, store, shard, engines, progress, alone=False)
 
 
@@ -138,12 +146,15 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
         inputs=[
             ref.content_hash for ref in (inputs.clips, inputs.keyframes, inputs.published) if ref is not None
         ],
-        config=config.without("max_cost", "max_tokens_total"),
+        config=config.without("max_cost", "max_tokens_total").model_copy(
+            update={"checks": config.checks.without("judge", "frame_text_encoder")}
+        ),
         identity={
             **{role: identity(spec) for role, spec in engines.items()},
             **{f"{role}_prompts": prompt_version(spec.wording) for role, spec in engines.items()},
             **({} if cuts is None else {"cut_threshold": f"{cuts:g}"}),
             **schema,
+            **_identity_of_checks(config.checks),
         },
     )
 
@@ -152,10 +163,31 @@ def _cut_threshold(inputs: CaptionInputs, config: CaptionConfig, store: Store) -
     return cut_bound(config, load_manifest(store, inputs.keyframes).config.get("encoder"))
 
 
+def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
+    """Name the models that captions are held against; where they are says nothing about what they say."""
+    named = {}
+    if (frame_text := _frame_text(checks)) is not None:
+        named["frame_text"] = frame_text.identity
+    if checks.judge is not None:
+        named |= {"judge": identity(checks.judge), "judge_prompts": JUDGE_PROMPTS}
+    return named
+
+
+def _frame_text(checks: ChecksConfig) -> FrameTextScores | None:
+    if checks.frame_text_encoder is None:
+        return None
+    from share4video.curation.frame_text import frame_text_scores
+
+    return frame_text_scores(checks.frame_text_encoder)
+
+
 @contextmanager
-def _connected(inputs: CaptionInputs) -> Iterator[dict[str, Endpoint]]:
-    with connect_all([inputs.captioner, inputs.summarizer or inputs.captioner]) as endpoints:
-        yield dict(zip((CAPTIONER, SUMMARIZER), endpoints, strict=True))
+def _connected(inputs: CaptionInputs, config: CaptionConfig) -> Iterator[dict[str, Endpoint]]:
+    engines = {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
+    if config.checks.judge is not None:
+        engines[JUDGE] = resolve(config.checks.judge)
+    with connect_all(list(engines.values())) as endpoints:
+        yield dict(zip(engines, endpoints, strict=True))
 
 
 def _finished(
@@ -167,6 +199,9 @@ def _finished(
     if any(spec.prompt_price or spec.completion_price for spec in specs.values()):
         cost = Spending.of_counts(manifest.counts).cost(specs)
         result = replace(result, metrics={**result.metrics, "cost": cost})
+    if "judged" in result.metrics:
+        rated = judge_metrics(read_table(output.store, result.ref, "judgements"))
+        result = replace(result, metrics={**result.metrics, **rated})
     return result
 
 
@@ -205,6 +240,11 @@ def _run_shard(
             jobs = _ClipJobs(clips, inputs, config, _cut_threshold(inputs, config, store))
             spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
             tables, counts = _tables(clips, inputs, store)
+            if JUDGE in endpoints:
+                share = config.checks.judge_share
+                judged = asyncio.run(judge_clips(clips, share, endpoints[JUDGE], journal))
+                tables["judgements"] = judgement_table(judged)
+                counts |= judgement_counts(judged)
             output.commit(shard, tables, counts | spent.counts())
             journal.remove()
     return True
@@ -237,9 +277,9 @@ async def _caption(
     async with AsyncExitStack() as stack:
         by_endpoint = {
             endpoint: await stack.enter_async_context(ChatClient(endpoint))
-            for endpoint in dict.fromkeys(endpoints.values())
+            for endpoint in dict.fromkeys(endpoints[role] for role in (CAPTIONER, SUMMARIZER))
         }
-        clients = {role: by_endpoint[endpoint] for role, endpoint in endpoints.items()}
+        clients = {role: by_endpoint[endpoints[role]] for role in (CAPTIONER, SUMMARIZER)}
         await converse(jobs, clients, journal, done, limit_s=config.clip_timeout_s, budget=budget)
     jobs.refuse_silence()
     return spent
@@ -260,6 +300,7 @@ class _ClipJobs:
             config, inputs.captioner, inputs.summarizer, cut_threshold=cut_threshold
         )
         self._derived = DerivedPlan.of(config, self._summarizer)
+        self._frame_text = _frame_text(config.checks)
         self._silent = SilentRoles()
         self.weights = clips.frames + np.int32(1 + len(self._derived.roles))
 
@@ -268,7 +309,8 @@ class _ClipJobs:
 
     def open(self, number: int) -> tuple[str, DerivedConversation]:
         clip_id, frames = self._clips.load(number)
-        return clip_id, DerivedConversation(ClipConversation(clip_id, frames, self._captions), self._derived)
+        clip = ClipConversation(clip_id, frames, self._captions, self._frame_text)
+        return clip_id, DerivedConversation(clip, self._derived)
 
     def finish(self, number: int, chain: Chain) -> None:
         """Put away what came of a clip."""

@@ -61,7 +61,7 @@ class CaptionRows:
             "start_s": caption.start_s,
             "end_s": caption.end_s,
             **_answer(caption.caption),
-            "frame_text_score": None,
+            "frame_text_score": caption.caption.frame_text_score,
             "fallback": caption.fallback,
             **self._captioner,
         }

@@ -1,0 +1,131 @@
+"""The temporal audit of an engine on files, for the command line: from sources to a report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from share4video.caption_file import key_frames, sampled_frames
+from share4video.captioning.client import ChatClient, Endpoint
+from share4video.captioning.domain_guard import engine_domain, refuse_foreign_clip
+from share4video.captioning.engine import connect, identity, resolve
+from share4video.captioning.roles import KeyFrame, prompt_version
+from share4video.config import CaptionConfig, EngineSpec, RunConfig
+from share4video.errors import UserError
+from share4video.evaluation.audit_captions import caption_orders
+from share4video.evaluation.temporal_audit import (
+    Finding,
+    Played,
+    Playing,
+    Tally,
+    Test,
+    audit_clip,
+    says_change,
+    summarise,
+)
+from share4video.media.limits import MediaError
+from share4video.media.sources import SourceFile
+
+
+class AuditReport(BaseModel):
+    """What an audit found.
+
+    Attributes:
+        engine: ``model@revision``.
+        clips: clips that were captioned.
+        nothing_to_test: of those, how many of whose captions tell no change.
+        left_out: why files were not captioned, by uri.
+        played: every clip's captions in every order, by uri.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    engine: str
+    prompt_version: str
+    clips: int
+    nothing_to_test: int
+    left_out: dict[str, str]
+    tests: dict[Test, Tally]
+    findings: tuple[Finding, ...]
+    played: dict[str, dict[Playing, Played]]
+
+
+def audit_files(
+    rows: Sequence[SourceFile], spec: EngineSpec, config: RunConfig, *, frames: int
+) -> AuditReport:
+    """Caption files in every order and report what contradicts the direction of time.
+
+    Args:
+        rows: each is one clip, from its beginning to its end.
+        frames: how many of a clip's key frames are taken, the first ones.
+
+    Raises:
+        UserError: the engine does not start or refuses the key, or no file could be captioned.
+    """
+    spec = resolve(spec)
+    with connect(spec) as endpoint:
+        played, left_out = asyncio.run(_caption(rows, frames, endpoint, config))
+    if not played:
+        uri, why = next(iter(left_out.items()))
+        fix = "name other clips or another engine"
+        raise UserError(f"no clip could be captioned: {why}", where=uri, fix=fix)
+    return _report(spec, played, left_out)
+
+
+async def _caption(
+    rows: Sequence[SourceFile], frames: int, endpoint: Endpoint, config: RunConfig
+) -> tuple[dict[str, dict[Playing, Played]], dict[str, str]]:
+    """Return what was said of each clip in each order, and why files were left out, both by uri."""
+    played: dict[str, dict[Playing, Played]] = {}
+    left_out: dict[str, str] = {}
+    at_once = asyncio.Semaphore(endpoint.spec.max_in_flight)
+
+    async def one(row: SourceFile, client: ChatClient) -> None:
+        async with at_once:
+            try:
+                shown = (await asyncio.to_thread(_key_frames, row, endpoint.spec, config))[:frames]
+            except (MediaError, UserError) as error:
+                left_out[row.uri] = error.sentence if isinstance(error, MediaError) else error.what
+                return
+            said = await caption_orders(row.uri, shown, client, _checked_as(config.caption))
+            if "forward" in said:
+                played[row.uri] = said
+            else:
+                left_out[row.uri] = "the engine gave no caption"
+
+    async with ChatClient(endpoint) as client:
+        await asyncio.gather(*(one(row, client) for row in rows))
+    return dict(sorted(played.items())), dict(sorted(left_out.items()))
+
+
+def _checked_as(config: CaptionConfig) -> CaptionConfig:
+    """Return the settings without the models that a caption can be held against."""
+    return config.model_copy(
+        update={"checks": config.checks.without("frame_text_encoder", "min_frame_text_score", "judge")}
+    )
+
+
+def _key_frames(row: SourceFile, spec: EngineSpec, config: RunConfig) -> list[KeyFrame]:
+    """Decode a file's key frames. Raises MediaError or UserError where it has none for this engine."""
+    content = row.content_hash(max_bytes=config.probe.max_file_bytes)
+    with row.opened(content) as path:
+        samples = sampled_frames(path, config.keyframes)
+    refuse_foreign_clip(engine_domain(spec), samples.pictures, model=spec.model, where=row.uri)
+    return key_frames(samples, config.keyframes)
+
+
+def _report(
+    spec: EngineSpec, played: Mapping[str, Mapping[Playing, Played]], left_out: Mapping[str, str]
+) -> AuditReport:
+    findings = [finding for clip, orders in played.items() for finding in audit_clip(clip, orders)]
+    return AuditReport(
+        engine=identity(spec),
+        prompt_version=prompt_version(spec.dialect),
+        clips=len(played),
+        nothing_to_test=sum(not says_change(orders["forward"]) for orders in played.values()),
+        left_out=dict(left_out),
+        tests=summarise(findings),
+        findings=tuple(findings),
+        played={clip: dict(orders) for clip, orders in played.items()},
+    )
