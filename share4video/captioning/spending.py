@@ -129,7 +129,9 @@ class Budget:
             for name, bound in (("max_cost", self.max_cost), ("max_tokens_total", self.max_tokens))
             if bound is not None
         ]
-        what = f"the budget is spent: {total.tokens} tokens, cost {total.cost(self.engines):.6g}"
+        what = f"the budget is spent: {total.tokens} tokens"
+        if cost := total.cost(self.engines):
+            what += f", cost {cost:.6g}"
         if self.share < 1:
             what += f", and of the rest {self.share:.0%} was for this shard"
         return UserError(

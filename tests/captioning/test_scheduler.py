@@ -8,94 +8,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from share4video.captioning.client import ChatClient
 from share4video.captioning.conversations import (
     CAPTIONER,
-    SUMMARIZER,
     BriefConversation,
-    CaptionPlan,
-    ClipConversation,
 )
 from share4video.captioning.differential import Chain
-from share4video.captioning.engine_line import SILENT_CALLS
 from share4video.captioning.journal import open_journal
 from share4video.captioning.scheduler import Call, Conversation, Finished, converse
 from share4video.captioning.spending import Budget
-from share4video.config import CaptionConfig
 from share4video.errors import UserError
+from tests.captioning.talks import LENGTHS, SIXTH, ListedJobs, caption, written
 from tests.engines import FakeEngine, frames
 from tests.fake_engine import CONTENT_FAULTS, FAULTS
-
-
-class ListedJobs:
-    """Jobs given one by one, each with its name and its weight."""
-
-    def __init__(self, *jobs: tuple[str, int, Callable[[], Conversation]]) -> None:
-        self.jobs = jobs
-        self.weights = np.array([weight for _, weight, _ in jobs], np.int32)
-
-    def open(self, number: int) -> tuple[str, Conversation]:
-        name, _, make = self.jobs[number]
-        return name, make()
-
-
-def jobs_of(lengths: list[int], fake: FakeEngine) -> ListedJobs:
-    plan = CaptionPlan.of(CaptionConfig(), fake.spec(), None)
-
-    def job(name: str, length: int) -> tuple[str, int, Callable[[], Conversation]]:
-        return name, length + 1, lambda: ClipConversation(name, frames(length), plan)
-
-    return ListedJobs(*(job(f"clip-{n:03d}", length) for n, length in enumerate(lengths)))
-
-
-def caption(
-    fake: FakeEngine,
-    lengths: list[int],
-    address: str = "out",
-    *,
-    in_flight: int = 8,
-    on_done: Callable[[Finished], None] = lambda _: None,
-    limit_s: float | None = None,
-    budget: Budget | None = None,
-    backoff_s: float = 0.01,
-    **fields: Any,
-) -> dict[str, Chain]:
-    chains: dict[str, Chain] = {}
-    jobs = jobs_of(lengths, fake)
-
-    def done(finished: Finished) -> None:
-        assert isinstance(finished.conversation, ClipConversation)
-        chains[jobs.jobs[finished.number][0]] = finished.conversation.chain
-        on_done(finished)
-
-    async def run() -> None:
-        given = {"retries": 8, "request_timeout_s": 30.0, **fields}
-        endpoint = fake.endpoint(max_in_flight=in_flight, **given)
-        async with ChatClient(endpoint, backoff_s=backoff_s) as client:
-            with open_journal(address) as journal:
-                clients = {CAPTIONER: client, SUMMARIZER: client}
-                await converse(jobs, clients, journal, done, limit_s=limit_s, budget=budget)
-
-    asyncio.run(run())
-    return chains
-
-
-def written(chains: dict[str, Chain]) -> dict[str, list[str]]:
-    return {
-        name: [d.text for d in chain.differentials] + [chain.summary.text if chain.summary else ""]
-        for name, chain in sorted(chains.items())
-    }
-
-
-LENGTHS = [1, 7, 3, 12, 2, 5, 1, 4, 9, 2, 6, 3]
 
 
 def test_answers_in_any_order_land_on_their_own_clip_and_frame(
@@ -198,24 +128,6 @@ def test_a_call_that_is_refused_costs_what_the_rules_say(fake_engine: FakeEngine
     assert [d.frame for d in long.differentials if d.fallback] == [2]
 
 
-@pytest.mark.parametrize("status", [500, 404, 401])
-def test_an_engine_that_is_gone_stops_the_run(fake_engine: FakeEngine, work_root: Path, status: int) -> None:
-    fake_engine.settings(status=status)
-    with pytest.raises(UserError):
-        caption(fake_engine, LENGTHS, retries=1)
-    assert len(fake_engine.calls()) < 40
-    fake_engine.settings()
-    assert not any(chain.rejection for chain in caption(fake_engine, LENGTHS[:3]).values())
-
-
-def test_even_a_single_clip_is_not_rejected_for_a_silent_engine(
-    fake_engine: FakeEngine, work_root: Path
-) -> None:
-    fake_engine.settings(status=503)
-    with pytest.raises(UserError, match="does not answer"):
-        caption(fake_engine, [1], retries=0)
-
-
 def test_a_call_that_failed_is_made_once_more_after_all_others(
     fake_engine: FakeEngine, work_root: Path
 ) -> None:
@@ -229,85 +141,6 @@ def test_a_call_that_failed_is_made_once_more_after_all_others(
     # The longest clips came first: those of 12, 9 and 7 frames had 2, 1 and 0 answers, the rest at the end.
     summaries = [number for number, call in enumerate(calls) if "Summarize" in call["prompt"]]
     assert len(calls) - 1 - summaries[-4] == (13 - 2) + (10 - 1) + 8
-
-
-@pytest.mark.parametrize(
-    ("settings", "answered", "timeout_s"),
-    [
-        ({"first_status": [0, 0, 0] + [500] * 99}, 3, 10),
-        ({"faults": {"http_500": 1.0}}, 0, 10),
-        ({"faults": {"garbage": 1.0}}, 0, 10),
-        ({"faults": {"hang": 1.0}}, 0, 0.5),
-    ],
-)
-def test_an_engine_that_dies_before_the_end_costs_nothing(
-    fake_engine: FakeEngine, work_root: Path, settings: dict[str, Any], answered: int, timeout_s: float
-) -> None:
-    fake_engine.settings(**settings)
-    with pytest.raises(UserError, match="the engine does not answer"):
-        caption(fake_engine, [1, 1], in_flight=1, retries=0, request_timeout_s=timeout_s)
-    fake_engine.settings()
-    chains = caption(fake_engine, [1, 1], in_flight=1)
-    assert not any(chain.rejection for chain in chains.values())
-    assert len(fake_engine.calls()) == 4 - answered
-
-
-def test_an_engine_that_no_longer_answers_what_it_did_stops_the_run(
-    fake_engine: FakeEngine, work_root: Path
-) -> None:
-    """As one whose memory has become too small for real pictures; a plain request it would still answer."""
-
-    def spoil(_: Finished) -> None:
-        fake_engine.settings(bad_prompt="describ", bad_status=500)
-
-    with pytest.raises(UserError, match="does not answer"):
-        caption(fake_engine, [3, 1, 1], in_flight=1, retries=0, on_done=spoil)
-
-
-SIXTH = "Video frame 6 at 10.00"  # only in prompts of clips of six frames, at two places: the last two calls
-
-
-@pytest.mark.parametrize("poisoned", [1, 6])
-@pytest.mark.parametrize("status", [500, 400])
-def test_clips_that_a_healthy_engine_cannot_take_are_rejected(
-    fake_engine: FakeEngine, work_root: Path, poisoned: int, status: int
-) -> None:
-    fake_engine.settings(bad_prompt=SIXTH, bad_status=status)
-    chains = caption(fake_engine, [6] * poisoned + [2] * 4, retries=0)
-    rejected = [chain.rejection for chain in chains.values() if chain.rejection]
-    assert len(rejected) == poisoned
-    assert {rejection.sentence for rejection in rejected} == {f"no summary caption: HTTP {status}"}
-
-
-@pytest.mark.parametrize("status", [500, 400])
-def test_a_single_clip_that_a_healthy_engine_cannot_take_is_rejected(
-    fake_engine: FakeEngine, work_root: Path, status: int
-) -> None:
-    fake_engine.settings(bad_prompt="describe it in detail", bad_status=status)
-    (chain,) = caption(fake_engine, [1], retries=0).values()
-    assert chain.rejection is not None
-    assert chain.rejection.sentence == f"no caption for key frame 1: HTTP {status}"
-
-
-@pytest.mark.parametrize("status", [500, 400])
-def test_an_engine_that_can_take_no_clip_at_all_stops_the_run(
-    fake_engine: FakeEngine, work_root: Path, status: int
-) -> None:
-    """It answers a plain request, but none of those there are."""
-    fake_engine.settings(bad_prompt="describe it in detail", bad_status=status)
-    with pytest.raises(UserError, match=f"HTTP {status}"):
-        caption(fake_engine, [1] * 4, retries=0)
-
-
-def test_an_engine_that_refuses_everything_is_found_out_early(
-    fake_engine: FakeEngine, work_root: Path
-) -> None:
-    fake_engine.settings(status=400)
-    with pytest.raises(UserError, match="refuses every request: HTTP 400"):
-        caption(fake_engine, [1] * 200, in_flight=2)
-    assert len(fake_engine.calls()) < 20
-    fake_engine.settings()
-    assert not any(chain.rejection for chain in caption(fake_engine, [1] * 9).values())
 
 
 def test_what_was_refused_is_asked_again_by_the_next_run(fake_engine: FakeEngine, work_root: Path) -> None:
@@ -358,31 +191,6 @@ def test_conversations_are_opened_when_their_turn_comes(fake_engine: FakeEngine,
     assert most <= 4
 
 
-def test_an_endpoint_that_takes_few_at_a_time_gets_few(fake_engine: FakeEngine, work_root: Path) -> None:
-    calm = written(caption(fake_engine, LENGTHS, "calm"))
-    fake_engine.settings(takes=3, latency_s=0.05)
-    assert written(caption(fake_engine, LENGTHS, "crowded", in_flight=16, retries=2)) == calm
-    pushed_back = [call for call in fake_engine.calls() if not call["answered"]]
-    assert len(pushed_back) < sum(LENGTHS)
-
-
-def test_a_time_the_endpoint_asks_for_is_given_by_all(fake_engine: FakeEngine, work_root: Path) -> None:
-    fake_engine.settings(first_status=[0] * 10 + [429], retry_after="1.5", latency_s=0.1)
-    caption(fake_engine, LENGTHS, in_flight=4)
-    began = [call["at"] for call in fake_engine.calls()]
-    gaps = [after - before for before, after in pairwise(began)]
-    assert max(gaps) > 1.2
-    assert gaps.index(max(gaps)) < 10 + 8  # those on their way then, and their chains' next
-
-
-def test_a_call_and_its_retries_end_in_time(fake_engine: FakeEngine, work_root: Path) -> None:
-    fake_engine.settings(bad_prompt=SIXTH, bad_status=500)
-    times = {"retries": 20, "call_timeout_s": 0.6, "backoff_s": 0.05}
-    chains = caption(fake_engine, [6, 2, 2], **times)
-    assert [name for name, chain in chains.items() if chain.rejection] == ["clip-000"]
-    assert len([call for call in fake_engine.calls() if not call["answered"]]) < 60  # of 84
-
-
 def test_a_clip_over_its_time_goes_no_further_and_waiting_does_not_count(
     fake_engine: FakeEngine, work_root: Path
 ) -> None:
@@ -395,12 +203,6 @@ def test_a_clip_over_its_time_goes_no_further_and_waiting_does_not_count(
     assert overdue.overdue_s == pytest.approx(1.8, abs=0.5)
     assert len(chains["clip-003"].differentials) < 9
     assert all(chain.summary is not None for name, chain in chains.items() if name != "clip-003")
-
-
-def test_a_silent_engine_does_not_make_clips_too_slow(fake_engine: FakeEngine, work_root: Path) -> None:
-    fake_engine.settings(faults={"hang": 1.0})
-    with pytest.raises(UserError, match="does not answer"):
-        caption(fake_engine, [1, 1], limit_s=0.3, retries=0, request_timeout_s=1.0)
 
 
 def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
@@ -434,20 +236,9 @@ def test_an_engine_that_does_not_tell_tokens_is_no_good_for_a_budget(
         caption(fake_engine, [1], budget=Budget({"captioner": fake_engine.spec()}, None, 100))
 
 
-def test_an_engine_that_dies_among_many_clips_is_noticed_within_few_calls(
-    fake_engine: FakeEngine, work_root: Path
-) -> None:
-    in_flight, retries, answered = 8, 2, 60
-    fake_engine.settings(first_status=[0] * answered + [500] * 5000)
-    with pytest.raises(UserError, match="the engine does not answer: HTTP 500"):
-        caption(fake_engine, [1] * 1000, in_flight=in_flight, retries=retries)
-    failed = len(fake_engine.calls()) - answered
-    assert failed <= (in_flight + SILENT_CALLS + 1) * (retries + 1)
-
-
 KILLED = """
 import sys
-from tests.captioning.test_scheduler import LENGTHS, caption
+from tests.captioning.talks import LENGTHS, caption
 from tests.engines import FakeEngine
 caption(FakeEngine(sys.argv[1]), LENGTHS, "killed", in_flight=6)
 """

@@ -368,6 +368,7 @@ def test_a_killed_run_goes_on_and_ends_byte_identical(
     assert calls <= len(fake_engine.calls()) <= calls + 3 * kills
     assert result.ref == expected.ref
     assert files_of(killed, result.ref) == files_of(calm, expected.ref)
+    assert not list((work_root / "journals").iterdir())  # what the killed had left is gone, too
 
 
 def test_with_a_real_model_server(
