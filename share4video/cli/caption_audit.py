@@ -55,7 +55,7 @@ def caption_audit(
 
     wanted = read_settings(config, settings)
     spec = _engine(engine, wanted.engines.captioner) if engine else wanted.engines.captioner
-    rows = list_sources(source_parameter(source, wanted), allow=wanted.probe.allow)[:clips]
+    rows = list_sources(source_parameter(source, wanted))[:clips]
     report = audit_files(rows, spec, wanted, frames=frames)
     if out is not None:
         _write(report, out)
