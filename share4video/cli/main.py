@@ -14,6 +14,7 @@ from share4video.cli.chat import chat
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
 from share4video.cli.evaluate import evaluate
+from share4video.cli.plan import plan
 from share4video.cli.promote import promote
 from share4video.cli.recaption import recaption
 from share4video.cli.report import report
@@ -71,7 +72,7 @@ def _root(
     pass
 
 
-for verb in (curate, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
+for verb in (plan, curate, caption, recaption, train, evaluate, promote, serve, chat, report, demo):
     app.command()(verb)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")
