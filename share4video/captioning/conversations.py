@@ -53,6 +53,11 @@ class CaptionPlan:
     cut_threshold: float | None = None
     checks: ChecksConfig = field(default_factory=ChecksConfig)
 
+    def is_cut(self, frame: KeyFrame) -> bool:
+        """Whether a scene begins with a key frame."""
+        bound = self.cut_threshold
+        return bound is not None and frame.similarity is not None and frame.similarity < bound
+
     @classmethod
     def of(
         cls,
@@ -119,22 +124,18 @@ class ClipConversation:
         if frames is None:
             self.chain = Chain.growing(plan.rules)
         else:
-            cuts = [self._is_cut(frame) for frame in frames]
+            cuts = [plan.is_cut(frame) for frame in frames]
             self.chain = Chain([frame.timestamp_s for frame in frames], plan.rules, cuts=cuts)
 
     def extend(self, frame: KeyFrame) -> None:
         """Add the next key frame."""
         self._frames[self._known] = frame
         self._known += 1
-        self.chain.extend(frame.timestamp_s, self._is_cut(frame))
+        self.chain.extend(frame.timestamp_s, self.plan.is_cut(frame))
 
     def close(self) -> None:
         """Say that there are no more key frames."""
         self.chain.close()
-
-    def _is_cut(self, frame: KeyFrame) -> bool:
-        bound = self.plan.cut_threshold
-        return bound is not None and frame.similarity is not None and frame.similarity < bound
 
     @property
     def calls_left(self) -> int:

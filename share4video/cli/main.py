@@ -15,6 +15,7 @@ from share4video.cli.chat import chat
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
 from share4video.cli.evaluate import evaluate
+from share4video.cli.plan import plan
 from share4video.cli.preview import preview
 from share4video.cli.promote import promote
 from share4video.cli.recaption import recaption
@@ -74,6 +75,7 @@ def _root(
 
 
 VERBS = (
+    plan,
     curate,
     preview,
     caption,

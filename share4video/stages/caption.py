@@ -6,6 +6,7 @@ Wide: a caption shard reads one part of the key frames, or one share of a part, 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -32,6 +33,7 @@ from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import Manifest, Part, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
+from share4video.planning.usage import Usage, record_usage
 from share4video.stages.caption_judge import judge_clips, judge_metrics, judgement_counts, judgement_table
 from share4video.stages.caption_rows import CaptionRows
 from share4video.stages.caption_rows_published import PublishedCaptions, published_clips
@@ -238,6 +240,7 @@ def _run_shard(
             ) as clips,
         ):
             jobs = _ClipJobs(clips, inputs, config, _cut_threshold(inputs, config, store))
+            begun = time.monotonic()
             spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
             tables, counts = _tables(clips, inputs, store)
             if JUDGE in endpoints:
@@ -247,6 +250,8 @@ def _run_shard(
                 counts |= judgement_counts(judged)
             output.commit(shard, tables, counts | spent.counts())
             journal.remove()
+        seconds = time.monotonic() - begun
+        record_usage(store, output.prefix, Usage(shard=shard, clips=len(jobs), seconds=seconds))
     return True
 
 

@@ -51,7 +51,7 @@ def list_sources(
         seen[row.uri] += 1
     chosen = rows[:limit]
     if shard is not None:
-        chosen = [row for row in chosen if _part_of(row.uri, shard[1]) == shard[0]]
+        chosen = [row for row in chosen if part_of(row.uri, shard[1]) == shard[0]]
         if not chosen:
             raise UserError(
                 f"none of the {len(rows[:limit])} rows falls to shard {shard[0]}/{shard[1]}",
@@ -121,5 +121,6 @@ def _is_file(path: str) -> bool:
         return Path(path).is_file()
 
 
-def _part_of(uri: str, parts: int) -> int:
+def part_of(uri: str, parts: int) -> int:
+    """Return which of ``parts`` parts a row falls to, from 1: by its name, so that it stays there."""
     return int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8]) % parts + 1
