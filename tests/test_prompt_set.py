@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from share4video.config import EngineSpec, parse_config
+from share4video.config import EngineSpec
+from share4video.config_file import parse_config
 from share4video.errors import UserError
 from share4video.prompt_set import (
     MAX_SET_BYTES,

@@ -156,7 +156,7 @@ class _Clips:
             why = Reject(record.number, "unreadable", "the record's video is none of those that were probed")
             return None, reject_line(why, form, record)
         row = rows.pop(0)
-        return (row, None) if "clip_id" in row else (None, row)
+        return (row, None) if "codec" in row else (None, row)  # a row of clips, or of rejects
 
 
 def _shards(path: Path, form: Form, clips: _Clips, config: ImportConfig) -> Iterator[ReleasedRows]:

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from share4video.curation.filters import scene_words
 from share4video.dataset.shards import table_from_rows
 from share4video.dataset.tombstones import REASON, Tombstone, Tombstones
 
@@ -133,7 +132,7 @@ class Without:
         before = table.to_pylist()
         after = []
         for row in before:
-            if self._stage != _PROBE and any(_is_of(row, s) for s in self._by_row.get(row["row_id"], ())):
+            if self._stage != _PROBE and row["clip_id"] in self._ids:
                 self.removed.rejected[row["reason"]] += 1
                 self.removed.rows += 1
                 continue
@@ -174,17 +173,10 @@ class Without:
         return not any(clip_id.encode() in data for clip_id in self._ids)
 
 
-def _is_of(reject: Mapping[str, Any], stone: Tombstone) -> bool:
-    """Return whether a reject is of this clip: the sentence tells the scenes of one input row apart."""
-    words = scene_words(stone.start_s, stone.end_s)
-    sentence = str(reject["sentence"])
-    return sentence.endswith(words) or (stone.start_s == 0 and "in the scene from" not in sentence)
-
-
 def _answer(clip: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: clip[name] for name in ("row_id", "source_uri", "source_id")}
     said = {"stage": _PROBE, "reason": REASON, "sentence": "the clip was taken down"}
-    return {**named, **said, "measured": None, "bound": None}
+    return {**named, **said, "clip_id": None, "measured": None, "bound": None}
 
 
 def _parsed(data: bytes) -> Any:

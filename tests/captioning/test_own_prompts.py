@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from share4video.captioning.checks import PROMPT_LEAK, failed_checks
+from share4video.captioning.checks import PROMPT_LEAK, CheckContext, failed_checks
 from share4video.captioning.roles import (
     Difference,
     Fast,
@@ -146,7 +146,7 @@ def test_a_prompt_that_comes_back_is_told_from_a_caption() -> None:
         ("So: all that you can see there now. A dog.", (PROMPT_LEAK,)),
         ("You are terse. A dog sits there.", ()),
     ):
-        assert failed_checks(caption, truncated=False, leaks=spoken) == failed
+        assert failed_checks(caption, truncated=False, context=CheckContext(leaks=spoken)) == failed
     assert set(leaks("teacher")) <= set(spoken)
 
 

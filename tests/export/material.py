@@ -46,6 +46,7 @@ def clip_row(name: str, **changes: Any) -> dict[str, Any]:
         "source_uri": f"{name}.mp4",
         "source_id": None,
         "content_hash": f"hash-{name}",
+        "scene": None,
         "start_s": 0.0,
         "end_s": 2.0,
         "licence": "CC0-1.0",

@@ -223,9 +223,9 @@ def test_unfinished_outputs_and_journals_are_cleared(
     assert not half.committed(0)
     assert clean.committed(0)
     (journal_file,) = (work_root / "journals").glob("*.jsonl")
-    assert [json.loads(line)["conversation"] for line in journal_file.read_text().splitlines()] == [
-        *("clip-green", "clip-white")
-    ]
+    assert [
+        json.loads(line.partition(" ")[2])["conversation"] for line in journal_file.read_text().splitlines()
+    ] == [*("clip-green", "clip-white")]
 
 
 def test_a_stage_that_was_at_work_cannot_bring_it_back(
@@ -292,6 +292,7 @@ def test_the_same_bytes_do_not_come_back_and_no_call_is_made_for_the_rest(
 def test_scenes_that_share_pictures_go_and_the_others_stay(store: LocalStore, work_root: Path) -> None:
     def clip(name: str, start_s: float, end_s: float, content: str = "film") -> dict[str, Any]:
         row = {**clip_row(1), "clip_id": name, "row_id": f"row-{content}", "content_hash": content}
+        row["scene"] = {"one": 0, "two": 1, "three": 2}.get(name)
         return {**row, "start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s}
 
     def publish(key: str, clips: list[dict[str, Any]], rejects: list[dict[str, Any]]) -> None:
