@@ -9,31 +9,29 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from share4video.captioning.client import ChatClient, Endpoint
-from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
-from share4video.captioning.derived import DerivedConversation, DerivedPlan, SilentRoles
-from share4video.captioning.differential import Chain, Rejection
+from share4video.captioning.client import Endpoint
+from share4video.captioning.conversations import CAPTIONER, SUMMARIZER
+from share4video.captioning.derived import DerivedPlan
 from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
-from share4video.captioning.journal import Journal, open_journal
+from share4video.captioning.journal import open_journal
 from share4video.captioning.judge import JUDGE
 from share4video.captioning.judge import VERSION as JUDGE_PROMPTS
 from share4video.captioning.roles import prompt_version
-from share4video.captioning.scheduler import Finished, converse
 from share4video.captioning.spending import Budget, Spending
 from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import Manifest, Part, StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table
 from share4video.planning.usage import Usage, record_usage
+from share4video.stages.caption_jobs import ClipJobs, caption_clips, frame_text_of
 from share4video.stages.caption_judge import judge_clips, judge_metrics, judgement_counts, judgement_table
 from share4video.stages.caption_rows import CaptionRows
 from share4video.stages.caption_rows_published import PublishedCaptions, published_clips
@@ -42,11 +40,10 @@ from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 
 if TYPE_CHECKING:
-    from share4video.curation.frame_text import FrameTextScores
+    pass
 
 STAGE = "caption"
 VERSION = "1"
-TOO_LONG = "the clip's calls took too long, in seconds"
 CLIPS_AT_ONCE = 256  # as rows in memory, before they are put into tables
 
 
@@ -168,19 +165,11 @@ def _cut_threshold(inputs: CaptionInputs, config: CaptionConfig, store: Store) -
 def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
     """Name the models that captions are held against; where they are says nothing about what they say."""
     named = {}
-    if (frame_text := _frame_text(checks)) is not None:
+    if (frame_text := frame_text_of(checks)) is not None:
         named["frame_text"] = frame_text.identity
     if checks.judge is not None:
         named |= {"judge": identity(checks.judge), "judge_prompts": JUDGE_PROMPTS}
     return named
-
-
-def _frame_text(checks: ChecksConfig) -> FrameTextScores | None:
-    if checks.frame_text_encoder is None:
-        return None
-    from share4video.curation.frame_text import frame_text_scores
-
-    return frame_text_scores(checks.frame_text_encoder)
 
 
 @contextmanager
@@ -239,9 +228,10 @@ def _run_shard(
                 published=published_clips(store, inputs.published),
             ) as clips,
         ):
-            jobs = _ClipJobs(clips, inputs, config, _cut_threshold(inputs, config, store))
+            engines, cuts = _specs(inputs), _cut_threshold(inputs, config, store)
+            jobs = ClipJobs(clips, engines[CAPTIONER], engines[SUMMARIZER], config, cuts)
             begun = time.monotonic()
-            spent = asyncio.run(_caption(jobs, config, endpoints, journal, budget, progress))
+            spent = asyncio.run(caption_clips(jobs, config, endpoints, journal, budget, progress))
             tables, counts = _tables(clips, inputs, store)
             if JUDGE in endpoints:
                 share = config.checks.judge_share
@@ -253,78 +243,6 @@ def _run_shard(
         seconds = time.monotonic() - begun
         record_usage(store, output.prefix, Usage(shard=shard, clips=len(jobs), seconds=seconds))
     return True
-
-
-async def _caption(
-    jobs: _ClipJobs,
-    config: CaptionConfig,
-    endpoints: Mapping[str, Endpoint],
-    journal: Journal,
-    budget: Budget | None,
-    progress: Progress | None,
-) -> Spending:
-    """Caption the clips; return the tokens of all answers, also of those an earlier run had got."""
-    spent = Spending()
-    count = 0
-
-    def done(finished: Finished) -> None:
-        nonlocal count
-        assert isinstance(finished.conversation, DerivedConversation)
-        chain = finished.conversation.chain
-        if finished.overdue_s is not None:
-            chain.rejection = Rejection(TOO_LONG, round(finished.overdue_s, 3), config.clip_timeout_s)
-        jobs.finish(finished.number, chain)
-        spent.add_all(finished.spent)
-        count += 1
-        if progress is not None:
-            progress("clips", count, len(jobs))
-
-    async with AsyncExitStack() as stack:
-        by_endpoint = {
-            endpoint: await stack.enter_async_context(ChatClient(endpoint))
-            for endpoint in dict.fromkeys(endpoints[role] for role in (CAPTIONER, SUMMARIZER))
-        }
-        clients = {role: by_endpoint[endpoints[role]] for role in (CAPTIONER, SUMMARIZER)}
-        await converse(jobs, clients, journal, done, limit_s=config.clip_timeout_s, budget=budget)
-    jobs.refuse_silence()
-    return spent
-
-
-class _ClipJobs:
-    """The clips of a shard as conversations.
-
-    Each takes a call per key frame, one for its summary and one per caption that is derived.
-    """
-
-    def __init__(
-        self, clips: ClipSpool, inputs: CaptionInputs, config: CaptionConfig, cut_threshold: float | None
-    ) -> None:
-        self._clips = clips
-        self._summarizer = inputs.summarizer or inputs.captioner
-        self._captions = CaptionPlan.of(
-            config, inputs.captioner, inputs.summarizer, cut_threshold=cut_threshold
-        )
-        self._derived = DerivedPlan.of(config, self._summarizer)
-        self._frame_text = _frame_text(config.checks)
-        self._silent = SilentRoles()
-        self.weights = clips.frames + np.int32(1 + len(self._derived.roles))
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def open(self, number: int) -> tuple[str, DerivedConversation]:
-        clip_id, frames = self._clips.load(number)
-        clip = ClipConversation(clip_id, frames, self._captions, self._frame_text)
-        return clip_id, DerivedConversation(clip, self._derived)
-
-    def finish(self, number: int, chain: Chain) -> None:
-        """Put away what came of a clip."""
-        self._silent.note(chain)
-        self._clips.finish(number, chain)
-
-    def refuse_silence(self) -> None:
-        """Check that no role's calls failed for every clip. Raises UserError where they did."""
-        self._silent.refuse(self._summarizer)
 
 
 def _tables(

@@ -24,8 +24,8 @@ from share4video.synthetic.clips import write_clip
 from share4video.synthetic.world import sample_clip
 from tests.engines import FakeEngine
 from tests.pipelines.material import write_config
+from tests.stages.caption_material import inputs_of
 from tests.stages.captioned import publish_captioned
-from tests.stages.test_caption import inputs_of
 
 
 def published_versions(store: LocalStore, folder: Path) -> tuple[StageRef, StageRef]:

@@ -13,80 +13,20 @@ from typing import Any
 import pytest
 
 from share4video.captioning.model_server import ModelServer
-from share4video.captioning.notes import estimated_tokens
-from share4video.config import CaptionConfig, EngineSpec, KeyframeConfig
-from share4video.dataset.manifest import StageRef
-from share4video.dataset.shards import ShardSet, read_table, table_from_rows
+from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
 from share4video.stages.caption import CaptionInputs, finish, plan, run_shard, run_stage
-from share4video.stages.contract import StageResult
 from share4video.stages.task import summary_markdown
-from share4video.store import LocalStore, Store
-from tests.engines import FakeEngine, picture
-
-LENGTHS = [3, 1, 5, 2, 4, 2]
-CONFIG = CaptionConfig(shards=2)
-
-
-def clip_row(number: int) -> dict[str, Any]:
-    return {
-        "clip_id": f"clip-{number:02d}",
-        "row_id": f"row-{number:02d}",
-        "source_uri": f"films/{number}.mp4",
-        "source_id": None,
-        "content_hash": f"{number}",
-        "scene": None,
-        "start_s": 0.0,
-        "end_s": 30.0,
-        "licence": "cc0",
-        "duration_s": 30.0,
-        "fps": 8.0,
-        "width": 64,
-        "height": 48,
-        "codec": "h264",
-        "metadata": None,
-    }
-
-
-def frame_rows(number: int, length: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "clip_id": f"clip-{number:02d}",
-            "index": index,
-            "timestamp_s": 2.5 * index,
-            "similarity": 0.5 if index else None,
-            "jpeg": picture(f"rgb({30 * number}, {20 * index}, 0)"),
-        }
-        for index in range(length)
-    ]
-
-
-def publish_inputs(store: Store, lengths: list[int], parts: int = 2) -> tuple[StageRef, StageRef]:
-    """Publish clips and their key frames, dealt out over ``parts``."""
-    clips = ShardSet(store, "dedup", "1", inputs=[f"{lengths}"], config=CONFIG)
-    clips.commit(0, {"clips": table_from_rows("clips", [clip_row(n) for n in range(len(lengths))])})
-    keyframes = ShardSet(store, "keyframes", "1", inputs=[f"{lengths} {parts}"], config=CONFIG)
-    for part in range(parts):
-        rows = [row for n, length in enumerate(lengths) if n % parts == part for row in frame_rows(n, length)]
-        keyframes.commit(part, {"keyframes": table_from_rows("keyframes", rows)})
-    return clips.publish(1).ref, keyframes.publish(parts).ref
-
-
-def inputs_of(
-    store: Store, captioner: EngineSpec, summarizer: EngineSpec | None = None, **given: Any
-) -> CaptionInputs:
-    return CaptionInputs(
-        *publish_inputs(store, given.pop("lengths", LENGTHS), **given), captioner, summarizer
-    )
-
-
-def rows_of(store: Store, result: StageResult, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_table(store, result.ref, table).to_pylist()
-    return found
-
-
-def files_of(store: Store, ref: StageRef) -> dict[str, bytes]:
-    return {key: store.get(key) for key in store.list(ref.prefix)}
+from share4video.store import LocalStore
+from tests.engines import FakeEngine
+from tests.stages.caption_material import (
+    CONFIG,
+    LENGTHS,
+    files_of,
+    inputs_of,
+    publish_inputs,
+    rows_of,
+)
 
 
 def test_every_key_frame_is_captioned_and_every_clip_summarised(
@@ -254,81 +194,6 @@ def test_a_summarizer_that_refuses_everything_is_noticed(
     assert run_stage(inputs, CONFIG, store).rows_out == 6
 
 
-def test_answers_are_counted_and_priced(store: LocalStore, fake_engine: FakeEngine, work_root: Path) -> None:
-    inputs = inputs_of(store, fake_engine.spec(prompt_price=1e6, completion_price=1e4))
-    calls = sum(LENGTHS) + len(LENGTHS)
-    result = run_stage(inputs, CONFIG, store)
-    assert result.metrics["cost"] == pytest.approx(calls * (7 + 5 / 100))
-    free = run_stage(replace(inputs, captioner=fake_engine.spec()), CONFIG, store)
-    assert free.unchanged  # what it costs is not what it is
-    assert "cost" not in free.metrics
-
-
-def test_answers_of_rejected_clips_and_of_runs_before_are_counted(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    inputs = inputs_of(store, fake_engine.spec(max_in_flight=1, retries=0))
-    poison = "Video frame 2 at 2.50 Second(s) and Video frame 3"
-    fake_engine.settings(bad_prompt=poison, first_status=[0] * 9 + [500] * 99)
-    with pytest.raises(UserError, match="does not answer"):
-        run_stage(inputs, CONFIG, store)
-    answered = sum(call["answered"] for call in fake_engine.calls())
-    fake_engine.settings(bad_prompt=poison)
-    result = run_stage(inputs, CONFIG, store)
-    assert result.rejects == {"caption_failed": 2}
-    answered += sum(call["answered"] for call in fake_engine.calls())
-    spent = sum(v for k, v in result.metrics.items() if k.endswith("prompt_tokens"))
-    assert spent == 7 * answered
-
-
-@pytest.mark.parametrize("setting", ["max_tokens_total", "max_cost"])
-def test_a_spent_budget_stops_the_run_and_a_larger_one_goes_on(
-    store: LocalStore, tmp_path: Path, fake_engine: FakeEngine, work_root: Path, setting: str
-) -> None:
-    calm = LocalStore(tmp_path / "calm")
-    expected = run_stage(inputs_of(calm, fake_engine.spec()), CONFIG, calm)
-    fake_engine.settings()
-    inputs = inputs_of(store, fake_engine.spec(max_in_flight=2, prompt_price=1e6))
-    per_call = 12 if setting == "max_tokens_total" else 7
-    committed = []
-    for calls in (4, 15):
-        with pytest.raises(UserError, match="the budget is spent: ") as caught:
-            run_stage(inputs, CONFIG.model_copy(update={setting: per_call * calls}), store)
-        assert caught.value.where == f"caption.{setting} {per_call * calls}"
-        assert calls <= len(fake_engine.calls()) < calls + 2
-        committed.append(len([key for key in store.list("caption") if "/shards/" in key]))
-    assert committed == [0, 1]  # what is finished stays so
-    result = run_stage(inputs, CONFIG.model_copy(update={setting: per_call * 1000}), store)
-    assert result.ref == expected.ref
-    assert files_of(store, result.ref) == files_of(calm, expected.ref)
-    assert len(fake_engine.calls()) == sum(LENGTHS) + len(LENGTHS)
-
-
-def test_shards_side_by_side_keep_to_a_budget_together(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    inputs = inputs_of(store, fake_engine.spec(max_in_flight=1))
-    config = CONFIG.model_copy(update={"max_tokens_total": 12 * 10})
-    for shard in plan(inputs, config, store):
-        with pytest.raises(UserError, match=r"the budget is spent: .* was for this shard"):
-            run_shard(inputs, config, store, shard)
-    assert 10 <= len(fake_engine.calls()) <= 12
-
-
-def test_a_clip_over_its_time_is_a_reject_with_what_it_took(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    fake_engine.settings(latency_s=0.3)
-    config = CaptionConfig(shards=1, clip_timeout_s=1.6)
-    result = run_stage(inputs_of(store, fake_engine.spec(), lengths=[1, 8, 1], parts=1), config, store)
-    assert (result.rows_in, result.rows_out, result.rejects) == (3, 2, {"caption_failed": 1})
-    (reject,) = rows_of(store, result, "rejects")
-    assert reject["row_id"] == "row-01"
-    assert reject["sentence"] == "the clip's calls took too long, in seconds"
-    assert reject["bound"] == 1.6
-    assert reject["measured"] == pytest.approx(1.6, abs=0.5)
-
-
 KILLED = """
 import sys
 from pathlib import Path
@@ -336,7 +201,7 @@ from share4video.dataset.manifest import StageRef
 from share4video.stages.caption import CaptionInputs, run_stage
 from share4video.store import Store
 from tests.engines import FakeEngine
-from tests.stages.test_caption import CONFIG
+from tests.stages.caption_material import CONFIG
 root, clips, keyframes, url = sys.argv[1:]
 engine = FakeEngine(url).spec(max_in_flight=3)
 inputs = CaptionInputs(StageRef.parse(clips), StageRef.parse(keyframes), engine)
@@ -385,78 +250,3 @@ def test_with_a_real_model_server(
     assert len(differentials) == 3
     assert all(row["engine"].startswith("captioner@") and row["fallback"] for row in differentials)
     assert {tuple(row["checks"])[-1] for row in rows_of(store, result, "captions")} == {"truncated"}
-
-
-def test_a_scene_cut_is_described_in_full(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    """The frames are 0.5 alike: for the encoder's own bound one scene, for one of 0.6 two."""
-    inputs = inputs_of(store, fake_engine.spec(), lengths=[3], parts=1)
-
-    def kinds(**settings: Any) -> list[str]:
-        config = CaptionConfig(shards=1, **settings)
-        rows = rows_of(store, run_stage(inputs, config, store), "differentials")
-        return [row["kind"] for row in sorted(rows, key=lambda row: row["index"])]
-
-    assert kinds() == ["first", "difference", "difference"]
-    assert kinds(cut_threshold=0.6) == ["first", "anchor", "anchor"]
-    assert kinds(cut_threshold=0.6, mode="reference") == ["first", "difference", "difference"]
-
-
-def test_the_bound_on_cuts_is_the_key_frames_encoders_own(store: LocalStore, fake_engine: FakeEngine) -> None:
-    clips, _ = publish_inputs(store, [2], parts=1)
-    keys = []
-    for encoder in ("descriptor", "open_clip:ViT-L-14-336-quickgelu"):
-        keyframes = ShardSet(store, "keyframes", "1", inputs=[], config=KeyframeConfig(encoder=encoder))
-        keyframes.commit(0, {"keyframes": table_from_rows("keyframes", frame_rows(0, 2))})
-        inputs = CaptionInputs(clips, keyframes.publish(1).ref, fake_engine.spec())
-        result = run_stage(inputs, CaptionConfig(shards=1), store)
-        keys.append([row["kind"] for row in rows_of(store, result, "differentials")])
-    assert keys == [["first", "difference"], ["first", "anchor"]]
-
-
-def test_a_long_clip_is_summed_up_in_parts_that_are_published(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    summarizer = fake_engine.spec(model="words")
-    inputs = inputs_of(store, fake_engine.spec(), summarizer, lengths=[40], parts=1)
-    config = CaptionConfig(
-        mode="reference",
-        summary_budget_tokens=2048,
-        max_tokens_difference=64,
-        max_tokens_summary=64,
-        shards=1,
-    )
-    result = run_stage(inputs, config, store)
-    rows = rows_of(store, result, "captions")
-    parts = sorted((row for row in rows if row["role"] == "part_summary"), key=lambda row: row["start_s"])
-    (whole,) = (row for row in rows if row["role"] == "summary")
-    assert (whole["start_s"], whole["end_s"]) == (0.0, 30.0)
-    lowest = [row for row in parts if not any(_inside(other, row) for other in parts)]
-    assert [row["start_s"] for row in lowest] == [0.0, *(row["end_s"] for row in lowest[:-1])]
-    assert lowest[-1]["end_s"] == 2.5 * 39
-    assert {row["engine"] for row in parts} == {"words@1"}
-    prompts = [call["prompt"] for call in fake_engine.calls() if call["body"]["model"] == "words"]
-    assert all(estimated_tokens(prompt) <= 2048 for prompt in prompts)
-    assert "Video from 0.00 to" in prompts[-1]
-
-
-def _inside(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one is not other and one["start_s"] >= other["start_s"] and one["end_s"] <= other["end_s"]
-
-
-def test_windows_are_told_from_several_frames(
-    store: LocalStore, fake_engine: FakeEngine, work_root: Path
-) -> None:
-    inputs = inputs_of(store, fake_engine.spec(dialect="teacher"), lengths=[6], parts=1)
-    result = run_stage(inputs, CaptionConfig(window=4, memory=False, shards=1), store)
-    rows = sorted(rows_of(store, result, "differentials"), key=lambda row: row["index"])
-    assert [(row["index"], row["kind"], row["start_s"], row["end_s"]) for row in rows] == [
-        (0, "first", 0.0, 0.0),
-        (3, "window", 0.0, 7.5),
-        (5, "window", 7.5, 12.5),
-    ]
-    shown = [call["images"] for call in fake_engine.calls()]
-    assert [len(images) for images in shown] == [1, 4, 3, 0]
-    assert shown[1][-1] == shown[2][0]
-    assert not any("What happened up to" in call["prompt"] for call in fake_engine.calls())

@@ -15,7 +15,7 @@ from share4video.store import LocalStore
 from tests.curation.tiny_clip import add_tiny_clip
 from tests.engines import FakeEngine, picture, running_fake_engine
 from tests.evaluation.engine_host import engine_host
-from tests.stages.test_caption import LENGTHS, inputs_of, publish_inputs, rows_of
+from tests.stages.caption_material import LENGTHS, inputs_of, publish_inputs, rows_of
 
 VERDICT = {"omissions_fabrications": 1, "distortion": 1, "temporal_mismatch": 0, "reason": "Too late."}
 

@@ -17,7 +17,7 @@ from share4video.stages.caption import CaptionInputs, run_stage
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.serving.upstream_host import UpstreamHost, upstream_host
-from tests.stages.test_caption import publish_inputs, rows_of
+from tests.stages.caption_material import publish_inputs, rows_of
 
 CONFIG = CaptionConfig(short_prompts=True, structured=True, shards=1)
 RECORD = {"setting": "a field", "subjects": [], "actions": [], "camera": []}

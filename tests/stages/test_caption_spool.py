@@ -12,7 +12,7 @@ from share4video.dataset.shards import ShardSet, table_from_rows
 from share4video.stages.caption_spool import clip_spool
 from share4video.stages.division import divide
 from share4video.store import LocalStore, Store
-from tests.stages.test_caption import CONFIG, clip_row
+from tests.stages.caption_material import CONFIG, clip_row
 
 LENGTHS = [3, 1, 9, 2, 40, 7, 1, 5]
 

@@ -35,8 +35,8 @@ from share4video.stages.takedown import take_down
 from share4video.store import LocalStore, Store
 from tests.engines import FakeEngine
 from tests.pipelines.material import write_config, write_source
+from tests.stages.caption_material import clip_row
 from tests.stages.captioned import Captioned, publish_captioned
-from tests.stages.test_caption import clip_row
 
 COLOURS = ["red", "green", "white"]
 

@@ -1,0 +1,30 @@
+"""All of a run's settings."""
+
+from __future__ import annotations
+
+from share4video.config.base import Config
+from share4video.config.captioning import CaptionConfig
+from share4video.config.curation import BriefConfig, DedupConfig, KeyframeConfig, ProbeConfig
+from share4video.config.datasets import DatasetConfig, MixtureConfig
+from share4video.config.engines import EnginesConfig
+from share4video.config.training import EvaluateConfig, GateConfig, TrainConfig
+
+
+class RunConfig(Config):
+    """All of a run's configuration: the models, and the numbers of every stage.
+
+    ``allow`` are prefixes that lists may name beside what lies below them. Stages take them with the source.
+    """
+
+    allow: tuple[str, ...] = ()
+    engines: EnginesConfig = EnginesConfig()
+    probe: ProbeConfig = ProbeConfig()
+    brief: BriefConfig = BriefConfig()
+    dedup: DedupConfig = DedupConfig()
+    keyframes: KeyframeConfig = KeyframeConfig()
+    caption: CaptionConfig = CaptionConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    mixture: MixtureConfig = MixtureConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
