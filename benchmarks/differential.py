@@ -114,7 +114,7 @@ def main(
     command = " ".join(["python", "benchmarks/differential.py", *sys.argv[1:]])
     results |= environment(PACKAGES) | {"command": command}
     for table in tables(results):
-        Console().print(table)
+        Console(width=120).print(table)
     write_results(out, results)
 
 
