@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from share4video.captioning.checkpoints import checkpoint_bytes, checkpoint_folder, checkpoint_revision
@@ -129,17 +130,47 @@ def shared_server(specs: Sequence[EngineSpec], *, port: int | None = None) -> It
 
 @contextmanager
 def connect_all(specs: Sequence[EngineSpec]) -> Iterator[list[Endpoint]]:
-    """Yield a running endpoint for each of ``specs``, as `connect` does; equal ones share one.
+    """Yield a running endpoint for each of ``specs``, as `connect` does, with that spec's own settings.
 
-    Local checkpoints that nobody serves yet are served by one process for all of them.
+    Those that name one model at one place share it. Local checkpoints that nobody serves yet are served by
+    one process for all of them.
+
+    Raises:
+        UserError: an engine cannot be resolved or started, or two different checkpoints go by one name.
     """
-    distinct = {identity(spec): spec for spec in specs}
+    resolved = [resolve(spec) for spec in specs]
+    distinct = {_place(spec): spec for spec in resolved}
     local = [spec for spec in distinct.values() if spec.model_path is not None]
+    _refuse_namesakes(local)
     with ExitStack() as stack:
         if len(local) > 1 and running_server() is None:
             stack.enter_context(shared_server(local))
-        endpoints = {name: stack.enter_context(connect(spec)) for name, spec in distinct.items()}
-        yield [endpoints[identity(spec)] for spec in specs]
+        endpoints = {place: stack.enter_context(connect(spec)) for place, spec in distinct.items()}
+        yield [replace(endpoints[_place(spec)], spec=spec) for spec in resolved]
+
+
+def _place(spec: EngineSpec) -> tuple[str, str]:
+    """Return what a resolved spec asks, and where: engines that differ in no more share a server."""
+    if spec.model_path is not None:
+        return identity(spec), str(checkpoint_folder(spec.model_path))
+    return identity(spec), (spec.url or _service_url(spec.inference_service or "")).rstrip("/")
+
+
+def _refuse_namesakes(local: Sequence[EngineSpec]) -> None:
+    """Check that resolved specs of one name, by which a server is found, are of one checkpoint."""
+    known: dict[str, str] = {}
+    for spec in local:
+        first = known.setdefault(identity(spec), spec.model_path or "")
+        if first != spec.model_path and len({_content(path) for path in (first, spec.model_path)}) > 1:
+            raise UserError(
+                f"two different checkpoints are both named {identity(spec)}",
+                where=f"{first} and {spec.model_path}",
+                fix="give them different names, or leave the revision out",
+            )
+
+
+def _content(model_path: str | None) -> str:
+    return checkpoint_revision(checkpoint_folder(model_path or ""))
 
 
 def answer_all(

@@ -246,3 +246,14 @@ with serve_models([Path({str(checkpoints["summarizer"])!r})]) as server:
         time.sleep(0.1)
     assert not [process for process in family if process.is_running()]
     assert list(tmp_path.glob("logs/model-server-*.log"))
+
+
+def test_two_settings_of_one_checkpoint_share_its_server(
+    model_server: ModelServer, checkpoints: dict[str, Path]
+) -> None:
+    one = spec(checkpoints["summarizer"])
+    other = one.model_copy(update={"max_in_flight": 9, "dialect": "teacher"})
+    with connect_all([one, other]) as (first, second):
+        assert (first.base_url, first.model) == (second.base_url, second.model)
+        assert (first.spec.max_in_flight, second.spec.max_in_flight) == (4, 9)
+        assert (first.spec.wording, second.spec.wording) == ("sharecaptioner", "teacher")
