@@ -16,6 +16,7 @@ from share4video.captioning.checks import EMPTY, CheckContext, failed_checks
 from share4video.captioning.client import CallError, ChatRequest, Outcome
 from share4video.captioning.conversations import SUMMARIZER, ClipConversation, held_against, varied
 from share4video.captioning.differential import ATTEMPTS, Caption, Chain
+from share4video.captioning.role_inputs import TimedCaption
 from share4video.captioning.roles import (
     RoleInput,
     ShortPrompt,
@@ -26,6 +27,7 @@ from share4video.captioning.roles import (
     require_role,
 )
 from share4video.captioning.scheduler import Call
+from share4video.captioning.steps import call_key
 from share4video.captioning.structured import MALFORMED, json_schema, read_structured
 from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.errors import UserError
@@ -113,7 +115,8 @@ class DerivedConversation:
         if self.chain.summary is None or not self._roles_left:
             return None
         role = self._roles_left[0]
-        return Call(f"{role}-{self._attempt}", SUMMARIZER, partial(self._request, role, self._attempt))
+        key = call_key(role, self._attempt, *self._given(role))
+        return Call(key, SUMMARIZER, partial(self._request, role, self._attempt))
 
     def take(self, call: Call, outcome: Outcome) -> None:
         if self._clip.next() is not None:
@@ -141,12 +144,18 @@ class DerivedConversation:
         request = ChatRequest(given, self._plan.max_tokens[role], json_schema=schema)
         return varied(request, attempt, f"{self._clip.clip_id}/{role}-{attempt}")
 
+    def _given(self, role: DerivedRole) -> tuple[str | TimedCaption, ...]:
+        """Return the captions a role's is derived from."""
+        if role == "structured":
+            return self.chain.notes
+        assert self.chain.summary is not None
+        return (self.chain.summary.text,)
+
     def _role_input(self, role: DerivedRole) -> RoleInput:
-        chain = self.chain
-        if role == "prompt":
-            assert chain.summary is not None
-            return ShortPrompt(chain.summary.text)
-        return Structured(chain.notes)
+        if role == "structured":
+            return Structured(self.chain.notes)
+        assert self.chain.summary is not None
+        return ShortPrompt(self.chain.summary.text)
 
     def derived_role(self, call: Call) -> DerivedRole | None:
         """Return the role of the call that `next` returned; None while the clip is still captioned."""

@@ -26,6 +26,7 @@ from share4video.captioning.conversations import varied
 from share4video.captioning.differential import ATTEMPTS, Failure
 from share4video.captioning.role_inputs import KeyFrame
 from share4video.captioning.scheduler import Call
+from share4video.captioning.steps import call_key
 
 JUDGE = "judge"
 VERSION = "judge-1"
@@ -103,7 +104,7 @@ class JudgeConversation:
         if self.result is not None:
             self._frames = ()
             return None
-        return Call(f"{JUDGE}-{self._attempt}", JUDGE, self._request)
+        return Call(call_key(JUDGE, self._attempt, self._caption), JUDGE, self._request)
 
     def take(self, call: Call, outcome: Outcome) -> None:
         self._attempt += 1

@@ -21,6 +21,7 @@ from share4video.captioning.differential import Caption
 from share4video.captioning.engine import connect_all, user_error_in
 from share4video.captioning.role_inputs import KeyFrame
 from share4video.captioning.scheduler import Call
+from share4video.captioning.steps import without_digest
 from share4video.config import CaptionConfig, EngineSpec
 
 
@@ -124,7 +125,8 @@ async def _converse(
                 outcome = await _ask(clients[call.engine], request)
                 seconds = time.monotonic() - started
             failed = _failed(talk, call, outcome, specs[call.engine])
-            calls.append(PreviewCall(call.key, call.engine, request, outcome, seconds, failed))
+            name = without_digest(call.key)
+            calls.append(PreviewCall(name, call.engine, request, outcome, seconds, failed))
             talk.take(call, outcome)
         done += 1
         if on_clip is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 from share4video.captioning.notes import Part
@@ -12,6 +15,7 @@ StepKind = Literal["first", "difference", "window", "anchor", "part", "summary",
 FrameKind = Literal["first", "difference", "window", "anchor"]
 CAPTION_FAILED = "caption_failed"
 ATTEMPTS = 2  # a caption that fails its checks is asked for once more
+_DIGEST = re.compile(r"-[0-9a-f]{8}(?=-\d+$)")
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,28 @@ class Step:
 
     @property
     def key(self) -> str:
-        """Names the step within its clip, the same in every run."""
+        """Names the step within its clip, the same in every run that comes to ask the same.
+
+        Where earlier answers are part of the question, their digest is part of the name: a run that goes on
+        after a kill may get an answer that had failed before, and what was asked without it is then stale.
+        """
+        name = self.kind + "".join(f"-{frame}" for frame in (self.since, self.frame) if frame >= 0)
         if self.part is not None:
-            return f"part-{self.part.level}-{self.part.number}-{self.attempt}"
-        frames = "".join(f"-{frame}" for frame in (self.since, self.frame) if frame >= 0)
-        return f"{self.kind}{frames}-{self.attempt}"
+            name += f"-{self.part.level}-{self.part.number}"
+        return call_key(name, self.attempt, self.before, *self.captions)
+
+
+def call_key(name: str, attempt: int, *given: str | TimedCaption) -> str:
+    """Name an attempt at a call by what is asked and a digest of the earlier answers it is asked about."""
+    if not any(given):
+        return f"{name}-{attempt}"
+    texts = json.dumps([one if isinstance(one, str) else astuple(one) for one in given])
+    return f"{name}-{hashlib.sha256(texts.encode()).hexdigest()[:8]}-{attempt}"
+
+
+def without_digest(key: str) -> str:
+    """Return a call's key as a person reads it."""
+    return _DIGEST.sub("", key)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ class _Metered:
 
     def take(self, call: Call, outcome: Outcome) -> None:
         if isinstance(outcome, Completion):
-            kind, _, rest = call.key.partition("-")
+            kind, attempt = call.key.partition("-")[0], call.key.rpartition("-")[2]
             taken = (outcome.prompt_tokens, outcome.completion_tokens, time.monotonic() - self._begun)
             self._meter.calls[kind].append(taken)
-            self._meter.again += not rest.endswith("0")  # the last part of a key is its attempt
+            self._meter.again += attempt != "0"
         self._inner.take(call, outcome)
 
     def _build(self, call: Call) -> ChatRequest:

@@ -19,13 +19,14 @@ from share4video.captioning.differential import (
     PartSummary,
     Step,
 )
+from share4video.captioning.steps import without_digest
 
 REFERENCE = ChainRules()
 TOLERANT = ChainRules(max_fallback_share=1.0)
 
 
 def said(step: Step) -> Caption:
-    return Caption(f"<{step.key}>", tokens=3)
+    return Caption(f"<{without_digest(step.key)}>", tokens=3)
 
 
 def carry(chain: Chain, answers: dict[str, Caption | Failure] | None = None) -> list[Step]:
@@ -33,14 +34,14 @@ def carry(chain: Chain, answers: dict[str, Caption | Failure] | None = None) -> 
     steps = []
     while (step := chain.next()) is not None:
         steps.append(step)
-        chain.take(step, (answers or {}).get(step.key) or said(step))
+        chain.take(step, (answers or {}).get(without_digest(step.key)) or said(step))
     return steps
 
 
 def test_reference_mode_is_a_chain_of_differences_and_a_summary() -> None:
     chain = Chain([0.0, 2.0, 6.5], REFERENCE)
     steps = carry(chain)
-    assert [step.key for step in steps] == ["first-0-0", "difference-1-0", "difference-2-0", "summary-0"]
+    assert [without_digest(step.key) for step in steps] == ["first-0-0", "difference-1-0", "difference-2-0", "summary-0"]
     assert [step.before for step in steps] == ["", "<first-0-0>", "<difference-1-0>", ""]
     notes = [(c.number, c.timestamp_s, c.caption) for c in steps[-1].captions]
     assert notes == [(1, 0.0, "<first-0-0>"), (2, 2.0, "<difference-1-0>"), (3, 6.5, "<difference-2-0>")]
@@ -79,7 +80,7 @@ def test_anchors_come_every_so_many_frames_or_seconds() -> None:
 def test_a_caption_that_fails_its_checks_is_asked_for_once_more() -> None:
     chain = Chain([0.0, 2.0], REFERENCE)
     steps = carry(chain, {"difference-1-0": Caption("x x x", 3, ("repetition",))})
-    assert [step.key for step in steps] == ["first-0-0", "difference-1-0", "difference-1-1", "summary-0"]
+    assert [without_digest(step.key) for step in steps] == ["first-0-0", "difference-1-0", "difference-1-1", "summary-0"]
     assert steps[2].before == steps[1].before
     assert chain.differentials[1].text == "<difference-1-1>"
     assert not chain.differentials[1].fallback
@@ -89,11 +90,11 @@ def test_a_caption_that_fails_its_checks_is_asked_for_once_more() -> None:
 def test_where_a_difference_fails_an_anchor_stands_in_and_is_flagged(failing: Caption | Failure) -> None:
     chain = Chain([2.0 * n for n in range(6)], REFERENCE)
     steps = carry(chain, {"difference-2-0": failing, "difference-2-1": failing})
-    assert [s.key for s in steps if s.frame == 2][-1] == "anchor-2-0"
+    assert [without_digest(s.key) for s in steps if s.frame == 2][-1] == "anchor-2-0"
     stand_in = chain.differentials[2]
     assert (stand_in.kind, stand_in.fallback, stand_in.start_s) == ("anchor", True, 4.0)
     assert [d.fallback for d in chain.differentials].count(True) == 1
-    assert next(step for step in steps if step.key == "difference-3-0").before == "<anchor-2-0>"
+    assert next(step for step in steps if without_digest(step.key) == "difference-3-0").before == "<anchor-2-0>"
 
 
 def test_a_failing_anchor_is_kept_flagged_while_it_says_something() -> None:
@@ -109,7 +110,7 @@ def test_a_frame_without_any_caption_costs_the_clip() -> None:
     steps = carry(chain, {"difference-1-0": Failure("gone"), "anchor-1-0": Failure("gone for good")})
     assert chain.rejection is not None
     assert chain.rejection.sentence == "no caption for key frame 2: gone for good"
-    assert steps[-1].key == "anchor-1-0"
+    assert without_digest(steps[-1].key) == "anchor-1-0"
 
 
 def test_too_many_fallbacks_cost_the_clip_as_soon_as_they_do() -> None:
@@ -117,7 +118,7 @@ def test_too_many_fallbacks_cost_the_clip_as_soon_as_they_do() -> None:
     steps = carry(chain, {f"difference-{n}-0": Failure("x") for n in (1, 2, 3, 4)})
     assert chain.rejection is not None
     assert (chain.rejection.measured, chain.rejection.bound) == (0.3, 0.2)
-    assert steps[-1].key == "anchor-3-0"
+    assert without_digest(steps[-1].key) == "anchor-3-0"
 
 
 def test_a_flagged_summary_is_kept_and_an_absent_one_costs_the_clip() -> None:
@@ -305,7 +306,7 @@ def test_a_scene_cut_is_an_anchor() -> None:
 def test_windows_share_a_frame_and_stop_before_an_anchor() -> None:
     chain = Chain([2.0 * n for n in range(10)], ChainRules(window=4, anchor_every_frames=6))
     steps = carry(chain)
-    assert [step.key for step in steps] == [
+    assert [without_digest(step.key) for step in steps] == [
         "first-0-0",
         "window-0-3-0",
         "window-3-5-0",
@@ -332,13 +333,13 @@ def test_windows_share_a_frame_and_stop_before_an_anchor() -> None:
 
 def test_a_window_of_two_frames_is_a_difference() -> None:
     steps = carry(Chain([0.0, 2.0, 4.0, 6.0], ChainRules(window=3)))
-    assert [step.key for step in steps] == ["first-0-0", "window-0-2-0", "difference-3-0", "summary-0"]
+    assert [without_digest(step.key) for step in steps] == ["first-0-0", "window-0-2-0", "difference-3-0", "summary-0"]
 
 
 def test_where_a_window_fails_an_anchor_stands_in_for_its_first_frame_and_the_next_begins_there() -> None:
     chain = Chain([2.0 * n for n in range(5)], replace(TOLERANT, window=4))
     steps = carry(chain, {"window-0-3-0": Failure("HTTP 500")})
-    assert [step.key for step in steps][1:4] == ["window-0-3-0", "anchor-1-0", "window-1-4-0"]
+    assert [without_digest(step.key) for step in steps][1:4] == ["window-0-3-0", "anchor-1-0", "window-1-4-0"]
     assert [(d.frame, d.fallback) for d in chain.differentials] == [(0, False), (1, True), (4, False)]
 
 
@@ -352,7 +353,7 @@ def test_a_long_clip_is_summed_up_in_parts() -> None:
     rules = ChainRules(anchor_every_frames=4, summary_budget_tokens=1024)
     chain = Chain([2.0 * n for n in range(12)], rules)
     steps = carry(chain)
-    asked = [step.key for step in steps if step.captions]
+    asked = [without_digest(step.key) for step in steps if step.captions]
     assert asked == ["part-1-0-0", "part-1-1-0", "part-1-2-0", "summary-0"]
     assert steps.index(next(step for step in steps if step.part)) < 9  # as soon as no more fit
     spans = [(0.0, 6.0, "<part-1-0-0>"), (8.0, 14.0, "<part-1-1-0>"), (16.0, 22.0, "<part-1-2-0>")]
@@ -366,3 +367,20 @@ def test_a_part_without_a_summary_costs_the_clip() -> None:
     carry(chain, {"part-1-0-0": Failure("gone")})
     assert chain.rejection is not None
     assert chain.rejection.sentence == "no part caption: gone"
+
+
+def test_what_is_asked_about_other_captions_is_another_call() -> None:
+    """A difference that had failed for good is answered in the next run: what came after it is asked anew."""
+
+    def keys(answers: dict[str, Caption | Failure]) -> dict[str, str]:
+        chain = Chain([0.0, 2.0, 4.0, 6.0], ChainRules(max_fallback_share=1.0))
+        return {without_digest(step.key): step.key for step in carry(chain, answers)}
+
+    failed, calm = keys({"difference-1-0": Failure("HTTP 500")}), keys({})
+    assert keys({}) == calm
+    assert failed["first-0-0"] == calm["first-0-0"] == "first-0-0"
+    assert failed["difference-1-0"] == calm["difference-1-0"]
+    assert failed["difference-2-0"] != calm["difference-2-0"]
+    assert failed["difference-3-0"] == calm["difference-3-0"]  # of difference 2, which said the same
+    assert failed["summary-0"] != calm["summary-0"]
+    assert without_digest("window-0-3-1") == "window-0-3-1"
