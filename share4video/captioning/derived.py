@@ -130,6 +130,15 @@ class DerivedConversation:
         self.chain.derived[role] = caption
         self._attempt = 0
 
+    def give_up(self) -> bool:
+        """Leave out what is still to be derived, as failed calls; False where captions are missing, too."""
+        if self._clip.next() is not None:
+            return False
+        for role in self._roles_left:
+            self.chain.derived[role] = Caption("", 0, (CALL_FAILED,), attempt=self._attempt)
+            self._attempt = 0
+        return True
+
     @property
     def _roles_left(self) -> list[DerivedRole]:
         """The roles still to come; none of a clip that was rejected or has nothing to derive them from."""

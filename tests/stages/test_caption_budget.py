@@ -82,7 +82,7 @@ def test_shards_side_by_side_keep_to_a_budget_together(
     assert 10 <= len(fake_engine.calls()) <= 12
 
 
-def test_a_clip_over_its_time_is_a_reject_with_what_it_took(
+def test_a_clip_over_its_time_is_a_reject(
     store: LocalStore, fake_engine: FakeEngine, work_root: Path
 ) -> None:
     fake_engine.settings(latency_s=0.3)
@@ -91,6 +91,6 @@ def test_a_clip_over_its_time_is_a_reject_with_what_it_took(
     assert (result.rows_in, result.rows_out, result.rejects) == (3, 2, {"caption_failed": 1})
     (reject,) = rows_of(store, result, "rejects")
     assert reject["row_id"] == "row-01"
-    assert reject["sentence"] == "the clip's calls took too long, in seconds"
+    assert reject["sentence"] == "the clip's calls took longer than they may, in seconds"
     assert reject["bound"] == 1.6
-    assert reject["measured"] == pytest.approx(1.6, abs=0.5)
+    assert reject["measured"] is None  # it would be another in every run

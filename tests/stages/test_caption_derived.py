@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from share4video.captioning.client import Completion
+from share4video.captioning.conversations import CaptionPlan, ClipConversation
+from share4video.captioning.derived import DerivedConversation, DerivedPlan
+from share4video.captioning.steps import without_digest
 from share4video.captioning.structured import json_schema
 from share4video.config import CaptionConfig, EngineSpec
 from share4video.errors import UserError
 from share4video.stages.caption import CaptionInputs, run_stage
 from share4video.store import LocalStore
-from tests.engines import FakeEngine
+from tests.engines import FakeEngine, frames
 from tests.serving.upstream_host import UpstreamHost, upstream_host
 from tests.stages.caption_material import publish_inputs, rows_of
 
@@ -203,3 +208,46 @@ def test_own_prompts_are_named_in_rows_and_keys(
         asked = [body["messages"][-1]["content"][-1]["text"] for body in upstream.seen[-3:-1]]
         assert [text.partition(" Before: ")[0] for text in asked] == [words] * 2
     assert keys[0] != keys[1]
+
+
+def test_a_clip_out_of_time_keeps_what_it_has(
+    store: LocalStore, upstream: UpstreamHost, work_root: Path
+) -> None:
+    """Its captions are there when its short prompt takes longer than the clip may."""
+
+    def slow(body: dict[str, Any]) -> str:
+        if role_of(body) == "prompt":
+            time.sleep(3)
+        return answer(body)
+
+    upstream.answer = slow
+    rows = run(store, spec(upstream), CONFIG.model_copy(update={"clip_timeout_s": 2.0}))
+    assert rows["summary"]["caption"]
+    assert not rows["summary"]["checks"]
+    for role in ("prompt", "structured"):
+        assert (rows[role]["caption"], rows[role]["checks"]) == ("", ["call_failed"])
+
+
+def test_a_derived_call_is_named_by_what_it_is_derived_from(upstream: UpstreamHost) -> None:
+    engine = spec(upstream)
+
+    def keys(summary: str) -> list[str]:
+        clip = ClipConversation("clip", frames(1), CaptionPlan.of(CONFIG, engine, None))
+        talk = DerivedConversation(clip, DerivedPlan.of(CONFIG, engine))
+        asked = []
+        answers = iter(["A field.", summary, "A short one.", "no JSON", "no JSON"])
+        while (call := talk.next()) is not None:
+            asked.append(call.key)
+            talk.take(call, Completion(next(answers), "stop", 1, 1))
+        return asked
+
+    first, again, other = keys("It is green."), keys("It is green."), keys("It is wide.")
+    assert [without_digest(key) for key in first] == [
+        "first-0-0",
+        "summary-0",
+        "prompt-0",
+        "structured-0",
+        "structured-1",
+    ]
+    assert first == again
+    assert [one == two for one, two in zip(first, other, strict=True)] == [True, True, False, True, True]
