@@ -12,6 +12,7 @@ anew at every opening, so that memory does not grow with the number of answers.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -86,14 +87,15 @@ class Journal:
         return None
 
     def record(self, conversation: str, call: str, answer: Completion, engine: str = "") -> None:
-        """Append an answer. ``engine`` is the name its tokens are counted under."""
+        """Append an answer. ``engine`` is the name its tokens are counted under.
+
+        Raises:
+            UserError: the disk is full.
+        """
         line = _Line(conversation=conversation, call=call, engine=engine, **vars(answer))
         data = line.model_dump_json(exclude_defaults=True).encode()
         data = b"%08x %s\n" % (zlib.crc32(data), data)
-        if os.write(self._descriptor, data) != len(data):
-            raise UserError(
-                "cannot write the journal: the disk is full", where=str(self.path), fix="make room"
-            )
+        self._write(data)
         self._add([(_name(conversation, call), self._end, len(data))])
         self._end += len(data)
         self.spent.add(engine, answer)
@@ -104,6 +106,18 @@ class Journal:
 
     def close(self) -> None:
         self._index.close()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            written = 0
+        if written < len(data):  # what is there of the line is cut off when the journal is next opened
+            raise UserError(
+                "cannot write the journal: the disk is full", where=str(self.path), fix="make room"
+            )
 
     def _add(self, places: list[Place]) -> None:
         self._index.execute_many("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", places)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,23 @@ def test_a_journal_has_one_writer(work_root: Path, monkeypatch: pytest.MonkeyPat
     holder.join()
     with open_journal("out") as journal:
         assert journal.get("clip", "call") == ANSWER
+
+
+def test_a_full_disk_is_said(work_root: Path) -> None:
+    with open_journal("out") as journal:
+        journal.record("clip", "first", ANSWER)
+        (number,) = [
+            int(link.name)
+            for link in Path("/proc/self/fd").iterdir()
+            if os.path.realpath(link) == str(journal.path.resolve())
+        ]
+        kept, full = os.dup(number), os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, number)
+        with pytest.raises(UserError, match="the disk is full"):
+            journal.record("clip", "second", ANSWER)
+        os.dup2(kept, number)
+        os.close(kept)
+        os.close(full)
+        assert journal.get("clip", "second") is None
+    with open_journal("out") as journal:
+        assert journal.get("clip", "first") == ANSWER
