@@ -94,7 +94,7 @@ class FrameText(Protocol):
     def scorer(self, frames: Sequence[bytes]) -> Callable[[int, str], float]:
         """Return what scores a caption against one of ``frames`` (image files), given by its index.
 
-        Called in a thread; what it returns is called in the event loop and should be quick.
+        Both it and what it returns are called in threads.
         """
         ...
 
@@ -148,7 +148,8 @@ class ClipConversation:
                 self._frames.clear()  # pictures are not kept longer than they are needed
             return None
         engine = SUMMARIZER if _is_of_text(step) else CAPTIONER
-        return Call(step.key, engine, partial(self._request, step))
+        weighed = self._score is not None and step.frame >= 0
+        return Call(step.key, engine, partial(self._request, step), weighed)
 
     def take(self, call: Call, outcome: Outcome) -> None:
         step = self.chain.next()

@@ -38,11 +38,13 @@ class Call:
         engine: which of the clients it goes to.
         build: makes the request, when its turn has come; may take time (images are composed). Called once per
             attempt.
+        weighed: a model looks at the answer, so that taking it holds up whoever waits for it.
     """
 
     key: str
     engine: str
     build: Callable[[], ChatRequest]
+    weighed: bool = False
 
 
 class Conversation(Protocol):
@@ -56,7 +58,7 @@ class Conversation(Protocol):
         """Return the call to make, None at the end."""
 
     def take(self, call: Call, outcome: Outcome) -> None:
-        """Take the outcome of the call that `next` returned."""
+        """Take the outcome of the call that `next` returned; in a thread where the call is ``weighed``."""
 
 
 class Jobs(Protocol):
@@ -210,7 +212,10 @@ class _Talks:
                 raise
             if isinstance(outcome, Completion):
                 spent.add(call.engine, outcome)
-                conversation.take(call, outcome)
+                if call.weighed:
+                    await asyncio.to_thread(conversation.take, call, outcome)
+                else:
+                    conversation.take(call, outcome)
             elif not past.is_over(self.limit_s):
                 conversation.take(call, outcome)
             if past.is_over(self.limit_s) and conversation.next() is not None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -38,9 +37,6 @@ from share4video.stages.caption_rows_published import PublishedCaptions, publish
 from share4video.stages.caption_spool import ClipSpool, clip_spool
 from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 STAGE = "caption"
 VERSION = "1"
@@ -87,7 +83,7 @@ def run_stage(
             with _connected(inputs, config) as engines:
                 for shard in pending:
                     computed += _run_shard(inputs, config, store, shard, engines, progress, alone=True)
-    return _finished(output, inputs, shards, computed)
+    return _finished(output, inputs, config, shards, computed)
 
 
 def plan(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> list[int]:
@@ -120,7 +116,7 @@ def finish(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> StageR
     """Publish the output once every shard is committed; which of them this run did is not known here."""
     inputs = _resolved(inputs)
     output, shards = _output(inputs, config, store), plan(inputs, config, store)
-    return _finished(output, inputs, shards, 0 if output.published() else None)
+    return _finished(output, inputs, config, shards, 0 if output.published() else None)
 
 
 def _resolved(inputs: CaptionInputs) -> CaptionInputs:
@@ -174,19 +170,21 @@ def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
 
 @contextmanager
 def _connected(inputs: CaptionInputs, config: CaptionConfig) -> Iterator[dict[str, Endpoint]]:
-    engines = {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
-    if config.checks.judge is not None:
-        engines[JUDGE] = resolve(config.checks.judge)
+    engines = _specs(inputs, config)
     with connect_all(list(engines.values())) as endpoints:
         yield dict(zip(engines, endpoints, strict=True))
 
 
 def _finished(
-    output: ShardSet, inputs: CaptionInputs, shards: Sequence[int], computed: int | None
+    output: ShardSet,
+    inputs: CaptionInputs,
+    config: CaptionConfig,
+    shards: Sequence[int],
+    computed: int | None,
 ) -> StageResult:
     manifest = output.published() or output.publish(len(shards))
     result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(shards))
-    specs = _specs(inputs)
+    specs = _specs(inputs, config)
     if any(spec.prompt_price or spec.completion_price for spec in specs.values()):
         cost = Spending.of_counts(manifest.counts).cost(specs)
         result = replace(result, metrics={**result.metrics, "cost": cost})
@@ -228,14 +226,15 @@ def _run_shard(
                 published=published_clips(store, inputs.published),
             ) as clips,
         ):
-            engines, cuts = _specs(inputs), _cut_threshold(inputs, config, store)
+            engines, cuts = _specs(inputs, config), _cut_threshold(inputs, config, store)
             jobs = ClipJobs(clips, engines[CAPTIONER], engines[SUMMARIZER], config, cuts)
             begun = time.monotonic()
             spent = asyncio.run(caption_clips(jobs, config, endpoints, journal, budget, progress))
             tables, counts = _tables(clips, inputs, store)
             if JUDGE in endpoints:
                 share = config.checks.judge_share
-                judged = asyncio.run(judge_clips(clips, share, endpoints[JUDGE], journal))
+                judged, paid = asyncio.run(judge_clips(clips, share, endpoints[JUDGE], journal, budget))
+                spent.add_all(paid)
                 tables["judgements"] = judgement_table(judged)
                 counts |= judgement_counts(judged)
             output.commit(shard, tables, counts | spent.counts())
@@ -296,11 +295,15 @@ def _budget(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: i
         part, _, of = _division(keyframes, config, number)
         weights[number] = part.rows / of if part is not None else 0.0
     share = 1.0 if shard is None else weights[shard] / (sum(weights.values()) or 1.0)
-    return Budget(_specs(inputs), config.max_cost, config.max_tokens_total, before, share)
+    return Budget(_specs(inputs, config), config.max_cost, config.max_tokens_total, before, share)
 
 
-def _specs(inputs: CaptionInputs) -> dict[str, EngineSpec]:
-    return {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
+def _specs(inputs: CaptionInputs, config: CaptionConfig) -> dict[str, EngineSpec]:
+    """Return the engines by the names their calls and their tokens go by."""
+    specs = {CAPTIONER: inputs.captioner, SUMMARIZER: inputs.summarizer or inputs.captioner}
+    if config.checks.judge is not None:
+        specs[JUDGE] = config.checks.judge
+    return specs
 
 
 def _division(keyframes: Manifest, config: CaptionConfig, shard: int) -> tuple[Part | None, int, int]:

@@ -22,6 +22,7 @@ from share4video.captioning.judge import (
     is_judged,
 )
 from share4video.captioning.scheduler import Finished, converse
+from share4video.captioning.spending import Budget, Spending
 from share4video.dataset.shards import table_from_rows
 from share4video.evaluation.bootstrap import mean_interval
 from share4video.stages.caption_spool import ClipSpool
@@ -34,27 +35,32 @@ async def judge_clips(
     share: float,
     endpoint: Endpoint,
     journal: Journal,
-) -> list[Row]:
-    """Put the summaries of a share of the clips before the judge; one row of ``judgements`` for each.
+    budget: Budget | None = None,
+) -> tuple[list[Row], Spending]:
+    """Put the summaries of a share of the clips before the judge.
+
+    Returns one row of ``judgements`` for each, and the tokens of all its answers.
 
     Args:
         clips: all finished.
 
     Raises:
-        UserError: the judge refuses the key or everything, or does not answer.
+        UserError: the judge refuses the key or everything, or does not answer, or the budget is spent.
     """
     jobs = _JudgeJobs(clips, share)
     results: dict[str, Verdict | Failure] = {}
+    spent = Spending()
 
     def done(finished: Finished) -> None:
         assert isinstance(finished.conversation, JudgeConversation)
         assert finished.conversation.result is not None
         results[jobs.clip_ids[finished.number]] = finished.conversation.result
+        spent.add_all(finished.spent)
 
     async with ChatClient(endpoint) as client:
-        await converse(jobs, {JUDGE: client}, journal, done)
+        await converse(jobs, {JUDGE: client}, journal, done, budget=budget)
     by = {"role": "summary", "engine": identity(endpoint.spec), "prompt_version": VERSION}
-    return [{"clip_id": clip_id, **_points(results[clip_id]), **by} for clip_id in sorted(results)]
+    return [{"clip_id": clip_id, **_points(results[clip_id]), **by} for clip_id in sorted(results)], spent
 
 
 class _JudgeJobs:

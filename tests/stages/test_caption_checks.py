@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from share4video.captioning.client import ChatClient
+from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
+from share4video.captioning.journal import open_journal
+from share4video.captioning.scheduler import Conversation, Finished, converse
 from share4video.config import CaptionConfig, ChecksConfig
 from share4video.curation.frame_text import frame_text_scores
+from share4video.errors import UserError
 from share4video.stages.caption import CaptionInputs, finish, plan, run_shard, run_stage
 from share4video.store import LocalStore
+from tests.captioning.talks import ListedJobs
 from tests.curation.tiny_clip import add_tiny_clip
-from tests.engines import FakeEngine, picture, running_fake_engine
+from tests.engines import FakeEngine, frames, picture, running_fake_engine
 from tests.evaluation.engine_host import engine_host
 from tests.stages.caption_material import LENGTHS, inputs_of, publish_inputs, rows_of
 
@@ -88,3 +97,50 @@ def test_where_a_judge_is_does_not_name_the_output(
     assert key(model="judge") == key(model="judge")
     assert key(model="judge", revision="2") != key(model="judge")
     assert b"127.0.0.1" not in b"".join(store.get(name) for name in store.list("caption"))
+
+
+def test_the_judge_is_counted_priced_and_kept_to_the_budget(
+    store: LocalStore, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, fake_engine.spec(), lengths=[1, 1, 1], parts=1)
+    with running_fake_engine() as other:
+        other.settings(answer=json.dumps(VERDICT))
+        judge = other.spec(model="judge", max_in_flight=1, prompt_price=1e6)
+        config = CaptionConfig(checks=ChecksConfig(judge=judge, judge_share=1.0))
+        with pytest.raises(UserError, match="the budget is spent"):
+            run_stage(inputs, config.model_copy(update={"max_cost": 7.0}), store)
+        assert len(other.calls()) == 1
+        result = run_stage(inputs, config.model_copy(update={"max_cost": 7.0 * 9}), store)
+        assert len(other.calls()) == 3
+    assert result.metrics["judge_prompt_tokens"] == 3 * 7
+    assert result.metrics["judge_completion_tokens"] == 3 * len(json.dumps(VERDICT).split())
+    assert result.metrics["cost"] == pytest.approx(3 * 7)
+
+
+def test_what_waits_for_a_clip_holds_up_nobody_else(fake_engine: FakeEngine, work_root: Path) -> None:
+    """Two clips' captions are weighed at the same time: in one thread, neither would ever be through."""
+    both = threading.Barrier(2, timeout=20)
+
+    class Meeting:
+        def scorer(self, frames: Sequence[bytes]) -> Callable[[int, str], float]:
+            def score(index: int, text: str) -> float:
+                both.wait()
+                return 1.0
+
+            return score
+
+    plan = CaptionPlan.of(CaptionConfig(), fake_engine.spec(), None)
+
+    def job(name: str) -> tuple[str, int, Callable[[], Conversation]]:
+        return name, 2, lambda: ClipConversation(name, frames(1), plan, Meeting())
+
+    through: list[Finished] = []
+
+    async def converse_all() -> None:
+        async with ChatClient(fake_engine.endpoint(max_in_flight=2)) as client:
+            with open_journal("out") as journal:
+                clients = {CAPTIONER: client, SUMMARIZER: client}
+                await converse(ListedJobs(job("one"), job("two")), clients, journal, through.append)
+
+    asyncio.run(converse_all())
+    assert len(through) == 2
