@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from share4video.dataset.manifest import StageRef
-from share4video.dataset.shards import read_table
+from share4video.dataset.shards import empty_table, load_manifest, parse_table, read_table, read_verified
+from share4video.dataset.tombstones import rows_taken_down
 from share4video.store import Store
 
 _OTHER_STAGES = ("brief", "sliding")  # roles the dataset stage has from elsewhere
@@ -30,6 +31,8 @@ def published_clips(store: Store, dataset: StageRef | None) -> frozenset[str]:
 class PublishedCaptions:
     """The captions that ``dataset`` holds of some clips; of none where there is no dataset.
 
+    One part of the dataset is in memory at a time, as Arrow, and the rows of these clips.
+
     Raises:
         UserError: the dataset is missing or damaged.
     """
@@ -40,8 +43,16 @@ class PublishedCaptions:
         if dataset is None or not clip_ids:
             return
         wanted = pa.array(clip_ids, pa.string())
+        parts = load_manifest(store, dataset).parts
         for name, rows in (("differentials", self.differentials), ("captions", self.captions)):
-            table = read_table(store, dataset, name)
-            for row in table.filter(pc.is_in(table["clip_id"], wanted)).to_pylist():
+            pieces = []
+            for part in parts:
+                if part.table == name:
+                    piece = parse_table(read_verified(store, dataset, part.path, part.sha256))
+                    pieces.append(piece.filter(pc.is_in(piece["clip_id"], wanted)))
+            table = pa.concat_tables(pieces) if pieces else empty_table(name)
+            if (taken := rows_taken_down(store, table)) is not None:
+                table = table.filter(pc.invert(taken))
+            for row in table.to_pylist():
                 if row.get("role") not in _OTHER_STAGES:
                     rows[row["clip_id"]].append(row)
