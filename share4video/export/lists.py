@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from share4video.dataset.distinct import Distinct
 from share4video.dataset.formats import open_sora, open_sora_plan, sharegpt4video
 from share4video.dataset.published import ClipSample
-from share4video.export.job import Job
+from share4video.export.job import Job, is_part
 from share4video.media.limits import MediaError
 
 _ARCHIVE = ".zip"
@@ -49,12 +49,11 @@ def record_of(sample: ClipSample, *, named: bool = False) -> sharegpt4video.Reco
 
 def write_open_sora(job: Job) -> None:
     """Write ``videos.csv``: clips that are whole files; a part of one is left out (``part_of_a_file``)."""
-    shared = _shared_files(job)
 
     def videos() -> Iterator[open_sora.Video]:
         for sample in job.samples():
             clip = sample.clip
-            if clip["start_s"] > 0 or shared.again(clip["content_hash"] or clip["clip_id"]):
+            if is_part(clip):
                 sentence = "the clip is a part of its file, and a row of the list is a whole one"
                 job.folder.leave_out(clip, "part_of_a_file", sentence)
             elif (path := _path(job, sample)) is not None:
@@ -98,11 +97,3 @@ def _have_own_names(job: Job) -> bool:
     """Say whether every clip has an id of its list's, and no two the same."""
     seen = Distinct()
     return all(clip["source_id"] and seen.add(clip["source_id"]) for clip in job.dataset.clips())
-
-
-def _shared_files(job: Job) -> Distinct:
-    """Return the contents that more than one clip is a part of."""
-    seen = Distinct()
-    for clip in job.dataset.clips():
-        seen.add(clip["content_hash"] or clip["clip_id"])
-    return seen
