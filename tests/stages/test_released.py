@@ -13,19 +13,20 @@ from typing import Any
 
 import pytest
 
-from share4video.config import MixtureConfig
+from share4video.config import DatasetConfig, MixtureConfig
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.manifest import StageRef, load_manifest
+from share4video.dataset.outputs import published_clips
 from share4video.dataset.shards import read_file, read_table
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import export
 from share4video.media.sources.spec import ZIP_FOLDER
-from share4video.stages import mixture
+from share4video.stages import dataset, mixture
 from share4video.stages.released import ImportConfig, ImportInputs, run_stage
 from share4video.stages.takedown import take_down
 from share4video.store import LocalStore
-from tests.stages.captioned import write_video
+from tests.stages.captioned import publish_captioned, write_video
 
 CONFIG = ImportConfig(licence="mine", records_per_shard=2)
 
@@ -224,6 +225,16 @@ def test_mistakes_are_sentences(store: LocalStore, tmp_path: Path) -> None:
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="none of 2 rows is left"):
         run_stage(ImportInputs(str(path)), CONFIG, store)
+
+
+def test_nothing_is_added_to_an_import(store: LocalStore, tmp_path: Path) -> None:
+    imported = run_stage(ImportInputs(str(write_jsonl(tmp_path))), CONFIG, store).ref
+    made = publish_captioned(store, tmp_path, ["red"])
+    inputs = dataset.DatasetInputs(made.clips, made.brief, made.keyframes, made.caption, imported)
+    with pytest.raises(UserError, match="was not captioned here"):
+        dataset.run_stage(inputs, DatasetConfig(), store)
+    with pytest.raises(UserError, match="to an imported dataset nothing is added"):
+        published_clips(store, str(imported))
 
 
 @pytest.mark.parametrize("with_videos", [False, True])
