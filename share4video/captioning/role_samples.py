@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from share4video.captioning.roles import (
@@ -21,6 +22,7 @@ from share4video.captioning.roles import (
     RoleInput,
     Summary,
     TimedCaption,
+    Window,
     messages,
 )
 from share4video.dataset.messages import IMAGE_MARK, Message
@@ -59,7 +61,9 @@ def role_samples(clip: ClipSample) -> Iterator[RoleSample]:
     """Yield the samples a clip gives, in order; captions that failed a check are no targets.
 
     * fast: all key frames, answered by the fast caption, or by the summary of a clip that has none;
-    * sliding: the first frame (and every anchor) alone, and each pair with the differential caption before;
+    * sliding: the first frame (and every anchor) alone, each pair with the differential caption before, and
+      each window with the caption before; a window's frames are the key frames from the one that was told
+      before it to its own, most of which have no caption;
     * summary: all differential captions, answered by the summary;
     * recaption: each ``prompt`` row and the summary, in both directions.
     """
@@ -74,7 +78,7 @@ def role_samples(clip: ClipSample) -> Iterator[RoleSample]:
         yield RoleSample("fast", "fast", indices, fast, Fast)
     for place, row in enumerate(differentials):
         if sound[place] and row["caption"].strip():
-            yield _sliding(differentials, place)
+            yield from _sliding(differentials, place)
     if summary is not None and differentials and all(row["caption"].strip() for row in differentials):
         captions = tuple(
             TimedCaption(int(row["index"]) + 1, row["end_s"], row["caption"]) for row in differentials
@@ -87,20 +91,32 @@ def role_samples(clip: ClipSample) -> Iterator[RoleSample]:
             yield RoleSample(f"prompt-{number}", "recaption", (), prompt, text=SHORTEN + summary)
 
 
-def _sliding(differentials: tuple[Row, ...], place: int) -> RoleSample:
-    row = differentials[place]
-    index = int(row["index"])
-    name = f"sliding-{index:03d}"
-    if row["kind"] != "difference" or place == 0:
-        return RoleSample(name, "sliding", (index,), row["caption"], lambda frames: First(frames[0]))
-    before = differentials[place - 1]
-    return RoleSample(
-        name,
-        "sliding",
-        (int(before["index"]), index),
-        row["caption"],
-        lambda frames: Difference(frames[0], frames[1], before["caption"]),
-    )
+def _sliding(differentials: tuple[Row, ...], place: int) -> Iterator[RoleSample]:
+    """Yield the sample of one row; none of a change that has nothing before it."""
+    row, index = differentials[place], int(differentials[place]["index"])
+    frames: tuple[int, ...] = (index,)
+    given: Callable[[tuple[KeyFrame, ...]], RoleInput]
+    if row["kind"] in ("first", "anchor"):
+        given = _first
+    elif place == 0:
+        return
+    else:
+        before = differentials[place - 1]
+        if row["kind"] == "window":
+            frames = tuple(range(int(before["index"]), index + 1))
+            given = partial(Window, before=before["caption"])
+        else:
+            frames = (int(before["index"]), index)
+            given = partial(_difference, before=before["caption"])
+    yield RoleSample(f"sliding-{index:03d}", "sliding", frames, row["caption"], given)
+
+
+def _first(frames: tuple[KeyFrame, ...]) -> First:
+    return First(frames[0])
+
+
+def _difference(frames: tuple[KeyFrame, ...], before: str) -> Difference:
+    return Difference(frames[0], frames[1], before)
 
 
 def _recaption(number: int, prompt: str, summary: str) -> RoleSample:

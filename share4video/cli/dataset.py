@@ -107,7 +107,7 @@ def export(
     Every byte is checked by its hash. Other forms than tables are written to a folder that is new or empty.
     """
     from share4video.dataset.shards import fetch_files, read_table, table_bytes
-    from share4video.stages.commercial import export_commercial
+    from share4video.stages.commercial import commercial_filter, export_commercial
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
     if format_ != "tables":
@@ -118,7 +118,9 @@ def export(
             seed=seed,
             shard_bytes=shard_mib << 20,
         )
-        _print_export(write_export(opened, parsed, to, format_, options), to)
+        rule, name = commercial_filter(commercial_licence or ()) if commercial_only else (None, "")
+        index = write_export(opened, parsed, to, format_, options, leave_out=rule, filter_name=name)
+        _print_export(index, to)
         return
     manifest = load_manifest(opened, parsed)
     make_folder(to)

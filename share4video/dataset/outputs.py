@@ -46,7 +46,11 @@ def published_clips(store: Store, text: str) -> StageRef | None:
     wanted = load_manifest(store, ref).inputs[0]
     found = [made.ref for made in stored_manifests(store, _CLIPS_STAGE) if made.content_hash == wanted]
     if not found:
-        raise UserError("the store does not hold the clips this dataset was made from", where=text)
+        raise UserError(
+            "the store does not hold the clips this dataset was made from",
+            where=text,
+            fix="to an imported dataset nothing is added: publish the clips as a dataset of their own",
+        )
     return min(found, key=str)
 
 

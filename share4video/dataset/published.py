@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
+from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.dataset.schema import CAPTIONS, CLIPS, DIFFERENTIALS
 from share4video.dataset.shards import read_table
@@ -17,6 +19,7 @@ from share4video.store import Store
 
 Row = Mapping[str, Any]
 Keep = Callable[[Row], bool]
+_ARCHIVE = ".zip"
 
 CAPTION_FIELDS = tuple(field for field in CAPTIONS if field.name != "clip_id")
 DIFFERENTIAL_FIELDS = tuple(field for field in DIFFERENTIALS if field.name != "clip_id")
@@ -79,6 +82,31 @@ def sample_of(row: Row) -> ClipSample:
         clip={name: row[name] for name in CLIPS.names},
         captions=tuple({**named, **caption} for caption in row["captions"]),
         differentials=tuple({**named, **differential} for differential in row["differentials"]),
+    )
+
+
+def released_record(sample: ClipSample, *, named: bool = False) -> sharegpt4video.Record:
+    """Return a clip in the released form.
+
+    ``video_id`` is the clip's id, or with ``named`` what its list calls it. The member of an archive
+    ``folder/archive.zip/file`` has ``zip_folder`` ``archive.zip`` and ``video_path`` ``folder/file``.
+    ``keyframe`` and ``idx`` are the numbers from 0 of the key frames that have a caption.
+    """
+    clip = sample.clip
+    path, archive = PurePosixPath(clip["source_uri"]), ""
+    if path.parent.name.lower().endswith(_ARCHIVE):
+        archive = path.parent.name
+        path = path.parent.parent / path.name
+    return sharegpt4video.Record(
+        video_id=str(clip["source_id"] if named else clip["clip_id"]),
+        video_path=str(path),
+        timestamps=tuple(row["end_s"] for row in sample.differentials),
+        keyframes=tuple(row["index"] for row in sample.differentials),
+        captions=(
+            *(sharegpt4video.Caption(str(row["index"]), row["caption"]) for row in sample.differentials),
+            sharegpt4video.Caption(sharegpt4video.SUMMARY_IDX, sample.summary),
+        ),
+        zip_folder=archive,
     )
 
 

@@ -37,7 +37,8 @@ class Tombstone(BaseModel):
 
     Attributes:
         content_hash: of the file whose span ``start_s`` to ``end_s`` (seconds) the clip was; None where the
-            store did not say, or where the clip was taken down for sharing a span with another one.
+            store did not say (a clip of text alone has no file), or where the clip was taken down for sharing
+            a span with another one.
         row_ids: input rows that became this clip.
     """
 
@@ -51,7 +52,7 @@ class Tombstone(BaseModel):
 
     def covers(self, content_hash: str | None, start_s: float | None, end_s: float | None) -> bool:
         """Return whether a span of a file's content shares pictures with this clip; no span is all of it."""
-        if self.content_hash is None or content_hash != self.content_hash:
+        if not self.content_hash or content_hash != self.content_hash:
             return False
         return start_s is None or end_s is None or (start_s < self.end_s and self.start_s < end_s)
 

@@ -24,14 +24,19 @@ def write_captioner(job: Job) -> None:
     With ``options.balanced`` every role that has samples gets as many as the rarest of them (the paper:
     "uniformly sampled"); which ones depends on the seed and on the samples' names alone. A clip whose key
     frames cannot be had is left out as a whole; a clip of which no sample was taken, too (``not_selected``).
+    A window is left out and counted (``windows_without_frames``) where only the frames that have captions can
+    be decoded.
     """
     bounds = _bounds(job) if job.options.balanced else {}
 
     def samples() -> Iterator[llava.Sample]:
         for clip in job.samples():
+            found, windows = _with_frames(job, clip)
+            if windows:
+                job.folder.counts["windows_without_frames"] += windows
             chosen = [
                 sample
-                for sample in role_samples(clip)
+                for sample in found
                 if sample.role not in bounds or _rank(job, clip, sample) <= bounds[sample.role]
             ]
             try:
@@ -39,7 +44,7 @@ def write_captioner(job: Job) -> None:
             except MediaError as error:
                 job.folder.leave_out(clip.clip, error.reason, error.sentence)
                 continue
-            written = [found for sample in chosen if (found := _sample(job, clip, sample, frames))]
+            written = [made for sample in chosen if (made := _sample(job, clip, sample, frames))]
             if written:
                 job.folder.rows_out += 1
                 yield from written
@@ -47,6 +52,17 @@ def write_captioner(job: Job) -> None:
                 job.folder.leave_out(clip.clip, "not_selected", "no training sample was taken of this clip")
 
     write_conversations(job, samples(), FILE_NAME)
+
+
+def _with_frames(job: Job, clip: ClipSample) -> tuple[list[RoleSample], int]:
+    """Return the clip's samples whose frames can be had, and how many others there are."""
+    samples = list(role_samples(clip))
+    if job.options.keyframes is None:  # the times of frames without a caption are not known
+        told = {int(row["index"]) for row in clip.differentials}
+        had = [sample for sample in samples if told.issuperset(sample.frames)]
+    else:
+        had = samples
+    return had, len(samples) - len(had)
 
 
 def _sample(
@@ -68,7 +84,7 @@ def _bounds(job: Job) -> dict[str, int]:
     """Return the highest rank that is taken of each role."""
     ranks = {role: array("Q") for role in ROLES}
     for clip in job.chosen():
-        for sample in role_samples(clip):
+        for sample in _with_frames(job, clip)[0]:
             ranks[sample.role].append(_rank(job, clip, sample))
     taken = min((len(found) for found in ranks.values() if found), default=0)
     return {role: sorted(found)[taken - 1] for role, found in ranks.items() if found}

@@ -10,7 +10,7 @@ from share4video.dataset.formats import llava
 from share4video.dataset.messages import IMAGE_MARK, Message, MessageError, check_messages
 from share4video.dataset.mixture import DESCRIBE_REQUEST
 from share4video.dataset.published import ClipSample
-from share4video.export.job import Job
+from share4video.export.job import Job, is_part
 from share4video.media.grid_picture import grid_picture
 from share4video.media.limits import MediaError
 
@@ -25,7 +25,7 @@ def write_llava_video(job: Job) -> None:
 
     def samples() -> Iterator[llava.Sample]:
         for sample in job.samples():
-            if sample.clip["start_s"] > 0:
+            if is_part(sample.clip):
                 sentence = "the clip is a part of its file, and the form names whole ones"
                 job.folder.leave_out(sample.clip, "part_of_a_file", sentence)
                 continue

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import yaml
 
 from share4video.dataset.card import markdown_table
+from share4video.dataset.licences import normalise
 from share4video.dataset.published import ClipSample
 
 # Licences the hub has a tag for; everything else, and a mixture, is "other".
@@ -41,12 +42,12 @@ class CardTally:
 
     def add(self, samples: Sequence[ClipSample]) -> None:
         for sample in samples:
-            clip = sample.clip
+            clip, licence = sample.clip, normalise(sample.clip["licence"])
             self._clips += 1
             self._seconds += clip["duration_s"]
-            self._licences[clip["licence"]] += 1
+            self._licences[licence] += 1
             folder = clip["source_uri"].partition("/")[0] if "/" in clip["source_uri"] else "-"
-            self._sources[folder, clip["licence"]] += 1
+            self._sources[folder, licence] += 1
             for row in sample.captions:
                 self._makers[row["role"], row["dialect"], row["prompt_version"], row["engine"]] += 1
                 self._captions[row["role"]] += 1

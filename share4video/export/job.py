@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,6 +29,11 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}", re.ASCII)
 Row = Mapping[str, Any]
 # Why a clip is not exported, as reason and sentence, or None where it is.
 Filter = Callable[[Row], tuple[str, str] | None]
+
+
+def is_part(clip: Row) -> bool:
+    """Say whether a clip is a part of its file: a scene of one that was split, or what begins inside it."""
+    return clip["scene"] is not None or clip["start_s"] > 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,8 @@ class Job:
     def key_frames(self, sample: ClipSample) -> dict[int, KeyFrame]:
         """Return the clip's key frames by index, each a JPEG file, for the indices of its differentials.
 
+        Where the key-frame stage's output is given, those that windows show are there, too.
+
         Raises:
             MediaError: they cannot be decoded.
             UserError: the key-frame stage's output, or the source, does not hold them.
@@ -126,13 +134,17 @@ class Job:
         times = {int(row["index"]): float(row["end_s"]) for row in sample.differentials}
         if self.options.keyframes is not None:
             stored = self._stored_frames.get(sample.clip_id)
-            if not times.keys() <= stored.keys():
+            wanted = set(times)
+            for before, row in pairwise(sample.differentials):
+                if row["kind"] == "window":
+                    wanted.update(range(int(before["index"]), int(row["index"])))
+            if not wanted <= stored.keys():
                 raise UserError(
                     f"there are no key frames of clip {sample.clip_id}",
                     where=str(self.options.keyframes),
                     fix="name the output that the captions were made from",
                 )
-            return {index: stored[index] for index in sorted(times)}
+            return {index: stored[index] for index in sorted(wanted)}
         with self.video(sample.clip) as path:
             frames = frames_at(path, list(times.values()), max_side=FRAME_SIDE)
         return {

@@ -3,58 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from share4video.dataset.distinct import Distinct
 from share4video.dataset.formats import open_sora, open_sora_plan, sharegpt4video
-from share4video.dataset.published import ClipSample
-from share4video.export.job import Job
+from share4video.dataset.published import ClipSample, released_record
+from share4video.export.job import Job, is_part
 from share4video.media.limits import MediaError
-
-_ARCHIVE = ".zip"
 
 
 def write_sharegpt4video(job: Job) -> None:
-    """Write ``sharegpt4video.jsonl``; see `record_of`."""
+    """Write ``sharegpt4video.jsonl``; see `released_record`."""
     named = _have_own_names(job)
     with job.folder.file("sharegpt4video.jsonl") as file:
         for sample in job.samples():
-            file.write(sharegpt4video.encode(record_of(sample, named=named)))
+            file.write(sharegpt4video.encode(released_record(sample, named=named)))
             job.folder.rows_out += 1
-
-
-def record_of(sample: ClipSample, *, named: bool = False) -> sharegpt4video.Record:
-    """Return a clip in the released form.
-
-    ``video_id`` is the clip's id, or with ``named`` what its list calls it. The member of an archive
-    ``folder/archive.zip/file`` has ``zip_folder`` ``archive.zip`` and ``video_path`` ``folder/file``.
-    """
-    clip = sample.clip
-    path, archive = PurePosixPath(clip["source_uri"]), ""
-    if path.parent.name.lower().endswith(_ARCHIVE):
-        archive = path.parent.name
-        path = path.parent.parent / path.name
-    return sharegpt4video.Record(
-        video_id=str(clip["source_id"] if named else clip["clip_id"]),
-        video_path=str(path),
-        timestamps=tuple(row["end_s"] for row in sample.differentials),
-        keyframes=tuple(row["index"] for row in sample.differentials),
-        captions=(
-            *(sharegpt4video.Caption(str(row["index"]), row["caption"]) for row in sample.differentials),
-            sharegpt4video.Caption(sharegpt4video.SUMMARY_IDX, sample.summary),
-        ),
-        zip_folder=archive,
-    )
 
 
 def write_open_sora(job: Job) -> None:
     """Write ``videos.csv``: clips that are whole files; a part of one is left out (``part_of_a_file``)."""
-    shared = _shared_files(job)
 
     def videos() -> Iterator[open_sora.Video]:
         for sample in job.samples():
             clip = sample.clip
-            if clip["start_s"] > 0 or shared.again(clip["content_hash"] or clip["clip_id"]):
+            if is_part(clip):
                 sentence = "the clip is a part of its file, and a row of the list is a whole one"
                 job.folder.leave_out(clip, "part_of_a_file", sentence)
             elif (path := _path(job, sample)) is not None:
@@ -98,11 +70,3 @@ def _have_own_names(job: Job) -> bool:
     """Say whether every clip has an id of its list's, and no two the same."""
     seen = Distinct()
     return all(clip["source_id"] and seen.add(clip["source_id"]) for clip in job.dataset.clips())
-
-
-def _shared_files(job: Job) -> Distinct:
-    """Return the contents that more than one clip is a part of."""
-    seen = Distinct()
-    for clip in job.dataset.clips():
-        seen.add(clip["content_hash"] or clip["clip_id"])
-    return seen

@@ -9,14 +9,33 @@ from typing import Any
 import pyarrow as pa
 
 from share4video.config import DatasetConfig, LicenceConfig
+from share4video.dataset.licences import normalise
 from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.dataset.shards import empty_table, read_file, read_table, table_bytes, table_from_rows
 from share4video.dataset.tombstones import Tombstone, Tombstones
 from share4video.errors import UserError
+from share4video.export.job import Filter, Row
 from share4video.stages import dataset
 from share4video.stages.clip_frames import reject_row
 from share4video.stages.takedown_rows import Without
 from share4video.store import Store
+
+
+def commercial_filter(licences: Sequence[str] = ()) -> tuple[Filter, str]:
+    """Return the rule of `share4video.export.run.export` that leaves such clips out, and its name.
+
+    Args:
+        licences: those that the caller has read and found to allow commercial use.
+    """
+    asked = LicenceConfig(commercial_only=True, commercial_licences=tuple(licences))
+
+    def leave_out(clip: Row) -> tuple[str, str] | None:
+        if dataset.allowed_by(asked, clip["licence"]):
+            return None
+        return dataset.LICENCE, dataset.licence_sentence(clip, asked)
+
+    own = sorted({normalise(licence) for licence in licences})
+    return leave_out, f"commercial_only, and {', '.join(own)}" if own else "commercial_only"
 
 
 def export_commercial(

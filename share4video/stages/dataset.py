@@ -16,6 +16,7 @@ from share4video.dataset.card import CardFacts, data_card
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.licences import commercial_use
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.dataset.published import ClipSample, released_record
 from share4video.dataset.shards import ShardSet, read_file, read_table, table_from_rows
 from share4video.errors import UserError
 from share4video.stages.clip_frames import reject_row
@@ -26,7 +27,6 @@ from share4video.stages.dataset_rows import (
     caption_order,
     in_order,
     link_rows,
-    released_record,
     sliding_caption,
     summary_of,
 )
@@ -78,7 +78,8 @@ def run_stage(
     rows come first, and a clip that it holds is not added again.
 
     Raises:
-        UserError: ``commercial_only``, and the earlier version holds clips whose licence may not allow it.
+        UserError: ``commercial_only``, and the earlier version holds clips whose licence may not allow it; or
+            the earlier version was imported.
     """
     refs = (inputs.clips, inputs.brief, inputs.keyframes, inputs.caption)
     hashes = [ref.content_hash for ref in refs]
@@ -88,7 +89,7 @@ def run_stage(
     if published is not None:
         total = len({part.shard for part in published.parts})
         return StageResult.from_manifest(published, computed_shards=0, total_shards=total)
-    before = _shards(load_manifest(store, inputs.earlier)) if inputs.earlier else []
+    before = _shards(_growing(store, inputs.earlier)) if inputs.earlier else []
     computed = 0
     for shard, number in enumerate(before):
         assert inputs.earlier is not None
@@ -137,6 +138,18 @@ def _shards(manifest: Manifest) -> list[int]:
     return sorted({part.shard for part in manifest.parts})
 
 
+def _growing(store: Store, earlier: StageRef) -> Manifest:
+    """Return the manifest of a version that clips can be added to. Raises UserError for another one."""
+    manifest = load_manifest(store, earlier)
+    if all(file.name != EXPORT_NAME for file in manifest.files):
+        raise UserError(
+            "the dataset was not captioned here, so no clips are added to it",
+            where=str(earlier),
+            fix="publish the clips as a dataset of their own",
+        )
+    return manifest
+
+
 def _write(
     output: ShardSet, shard: int, inputs: DatasetInputs, config: DatasetConfig, progress: Progress | None
 ) -> None:
@@ -181,8 +194,8 @@ def _joined(
     """Join what the captioning stages say of some clips."""
     differentials = by_clip(read_table(store, inputs.caption, "differentials").to_pylist())
     captions = by_clip(read_table(store, inputs.caption, "captions").to_pylist())
-    keyframes = read_table(store, inputs.keyframes, "keyframes").select(["clip_id", "index", "timestamp_s"])
-    frames = by_clip(keyframes.to_pylist())
+    keyframes = read_table(store, inputs.keyframes, "keyframes", columns=["clip_id"])
+    framed = set(keyframes["clip_id"].to_pylist())
     brief_manifest = load_manifest(store, inputs.brief)
     briefs = {row["clip_id"]: row for row in read_table(store, inputs.brief, "brief_captions").to_pylist()}
     rows = _Rows()
@@ -193,18 +206,19 @@ def _joined(
         if not allowed_by(config, clip["licence"]):
             rows.reject(clip, LICENCE, licence_sentence(clip, config))
         elif summary is None:
-            missing = "the captioner gave no summary" if clip_id in frames else "there are no key frames"
+            missing = "the captioner gave no summary" if clip_id in framed else "there are no key frames"
             rows.reject(clip, NO_SUMMARY, f"{missing} of this clip")
         else:
             own = [*captions[clip_id], *map(sliding_caption, sliding)]
             if clip_id in briefs:
                 own.append(brief_caption(clip, briefs[clip_id]["caption"], brief_manifest))
+            own.sort(key=caption_order)
             rows.tables["clips"].append(clip)
             rows.tables["differentials"] += sliding
-            rows.tables["captions"] += sorted(own, key=caption_order)
+            rows.tables["captions"] += own
             rows.tables["links"] += link_rows(clip_id, summary["caption"], sliding)
-            record = released_record(clip, frames[clip_id], sliding, summary["caption"])
-            rows.lines.append(sharegpt4video.encode(record))
+            sample = ClipSample(clip, tuple(own), tuple(sliding))
+            rows.lines.append(sharegpt4video.encode(released_record(sample)))
         if progress is not None:
             progress("clips", done, len(clips))
     return rows

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.links import Seen, link
 from share4video.dataset.manifest import Manifest
 from share4video.dataset.schema import CAPTIONS
@@ -82,21 +81,3 @@ def link_rows(clip_id: str, summary: str, sliding: Sequence[Row]) -> list[dict[s
         }
         for number, found in enumerate(link(summary, seen))
     ]
-
-
-def released_record(
-    clip: Row, frames: Iterable[Row], sliding: Sequence[Row], summary: str
-) -> sharegpt4video.Record:
-    """Return the clip in the released form: ``keyframe`` and ``idx`` are the key frames' numbers from 0."""
-    frames = in_order(frames)
-    return sharegpt4video.Record(
-        video_id=clip["clip_id"],
-        video_path=clip["source_uri"],
-        timestamps=tuple(row["timestamp_s"] for row in frames),
-        keyframes=tuple(row["index"] for row in frames),
-        captions=(
-            *(sharegpt4video.Caption(str(row["index"]), row["caption"]) for row in sliding),
-            sharegpt4video.Caption(sharegpt4video.SUMMARY_IDX, summary),
-        ),
-        zip_folder="",
-    )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
 from share4video.config import Config, ProbeConfig
@@ -110,7 +111,9 @@ def run_stage(
             raise UserError("there is no record in the file", where=inputs.file, fix="give a released file")
         with output.writing(shards) as finished:
             if finished is None:
-                output.attach(CARD_NAME, _card(output, shards, form, config).encode(), shards)
+                commits = (output.committed(shard) for shard in range(shards))
+                totals = totals_of(commit.counts for commit in commits if commit is not None)
+                output.attach(CARD_NAME, card_of(totals, form, config.title), shards)
                 output.commit(shards, {})
         manifest = output.publish(shards + 1)
     total = len({part.shard for part in manifest.parts})
@@ -183,37 +186,45 @@ def _shards(path: Path, form: Form, clips: _Clips, config: ImportConfig) -> Iter
         yield rows
 
 
-def _tables(found: ReleasedRows) -> tuple[dict[str, Any], dict[str, float]]:
+def metrics_of(tables: Mapping[str, pa.Table]) -> dict[str, float]:
+    """Return the counts of a shard's captions."""
+    return {f"metric:{name}": tables[name].num_rows for name in ("captions", "differentials")}
+
+
+def _tables(found: ReleasedRows) -> tuple[dict[str, pa.Table], dict[str, float]]:
+    tables = {name: table_from_rows(name, rows) for name, rows in found.tables.items()}
     reasons = Counter(str(row["reason"]) for row in found.tables["rejects"])
     counts: dict[str, float] = {
         "rows_in": len(found.tables["clips"]) + len(found.tables["rejects"]),
         "rows_out": len(found.tables["clips"]),
-        "metric:captions": len(found.tables["captions"]),
-        "metric:differentials": len(found.tables["differentials"]),
+        **metrics_of(tables),
         **{f"metric:note_{note}": number for note, number in sorted(found.notes.items())},
         **{f"reject:{reason}": number for reason, number in sorted(reasons.items())},
     }
-    return {name: table_from_rows(name, rows) for name, rows in found.tables.items()}, counts
+    return tables, counts
 
 
-def _card(output: ShardSet, shards: int, form: Form, config: ImportConfig) -> str:
+def totals_of(counts: Iterable[Mapping[str, float]]) -> Counter[str]:
+    """Return the counts of all shards together."""
     totals: Counter[str] = Counter()
-    for shard in range(shards):
-        commit = output.committed(shard)
-        assert commit is not None
-        totals.update({name: int(number) for name, number in commit.counts.items()})
-    return "\n".join(
-        [
-            f"# {config.title}",
-            "",
-            f"Imported from the released file of ShareGPT4Video in form `{form}`: {totals['rows_in']}"
-            f" records, {totals['rows_out']} clips. The release is under CC BY-NC 4.0; every video keeps the"
-            " licence of its source.",
-            "",
-            *_listed("Left out", totals, "reject:"),
-            *_listed("Mended or odd", totals, "metric:note_"),
-        ]
-    )
+    for found in counts:
+        totals.update({name: int(number) for name, number in found.items()})
+    return totals
+
+
+def card_of(totals: Counter[str], form: str, title: str) -> bytes:
+    """Return the card of an import from the counts of its shards (see `totals_of`)."""
+    lines = [
+        f"# {title}",
+        "",
+        f"Imported from the released file of ShareGPT4Video in form `{form}`: {totals['rows_in']}"
+        f" records, {totals['rows_out']} clips. The release is under CC BY-NC 4.0; every video keeps the"
+        " licence of its source.",
+        "",
+        *_listed("Left out", totals, "reject:"),
+        *_listed("Mended or odd", totals, "metric:note_"),
+    ]
+    return "\n".join(lines).encode()
 
 
 def _listed(heading: str, totals: Counter[str], prefix: str) -> Sequence[str]:

@@ -26,7 +26,7 @@ from share4video.dataset.manifest import (
 from share4video.dataset.schema import TABLES
 from share4video.dataset.shards import empty_table, parse_table, read_verified, recipe_key, table_bytes
 from share4video.dataset.tombstones import Succession, Tombstones, succession_of
-from share4video.stages import dataset, probe, scan
+from share4video.stages import dataset, probe, released, scan
 from share4video.stages.takedown_rows import Without
 from share4video.store import Store
 
@@ -83,7 +83,9 @@ def rewrite(store: Store, old: Manifest, stones: Tombstones, renamed: Renamed) -
         key = recipe_key([*recipe, sorted(stones.by_id)])
     writer = _Writer(store, old, f"{old.stage}/{key}", stones)
     shards = [writer.shard(commit) for commit in _commits(store, old)]
-    if old.stage == dataset.STAGE and shards:
+    if (old.stage, old.stage_version) == (released.STAGE, released.VERSION):
+        shards = writer.described_import(shards, config)
+    elif old.stage == dataset.STAGE and shards:
         shards[-1] = writer.described(shards, config)
     new = writer.published(key, inputs, config, [shard.commit for shard in shards])
     names = {old.content_hash: new.content_hash}
@@ -185,11 +187,26 @@ class _Writer:
             **{name: config[name] for name in DatasetConfig.model_fields if name in config}
         )
         card = dataset.card_of(rows, settings, earlier, last.tables["clips"].num_rows)
-        files = [file for file in last.commit.files if file.name != dataset.CARD_NAME]
-        files.append(self._attached(dataset.CARD_NAME, last.commit.shard, card))
-        files.sort(key=lambda file: file.name)
-        commit = last.commit.model_copy(update={"files": tuple(files), "counts": dataset.counts_of(rows)})
+        files = self._with_file(last.commit, dataset.CARD_NAME, card)
+        commit = last.commit.model_copy(update={"files": files, "counts": dataset.counts_of(rows)})
         return _Shard(commit, last.tables)
+
+    def described_import(self, shards: list[_Shard], config: Mapping[str, Any]) -> list[_Shard]:
+        """Return an import's shards with the counts of what they hold now, and its card in the last one."""
+        *held, last = shards
+        for shard in held:
+            counts = {**shard.commit.counts, **released.metrics_of(shard.tables)}
+            shard.commit = shard.commit.model_copy(update={"counts": counts})
+        totals = released.totals_of(shard.commit.counts for shard in held)
+        card = released.card_of(totals, config["@form"], config["title"])
+        files = self._with_file(last.commit, released.CARD_NAME, card)
+        return [*held, _Shard(last.commit.model_copy(update={"files": files}), last.tables)]
+
+    def _with_file(self, commit: ShardCommit, name: str, data: bytes) -> tuple[AttachedFile, ...]:
+        """Return a shard's files with ``data`` as the one of that name."""
+        files = [file for file in commit.files if file.name != name]
+        files.append(self._attached(name, commit.shard, data))
+        return tuple(sorted(files, key=lambda file: file.name))
 
     def published(
         self, key: str, inputs: tuple[str, ...], config: dict[str, Any], commits: list[ShardCommit]

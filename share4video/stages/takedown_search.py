@@ -28,7 +28,7 @@ def tombstones_for(
     found: dict[str, Tombstone] = {}
     for row in _clip_rows(store, manifests):
         if row["clip_id"] in wanted and row["clip_id"] not in known.by_id:
-            _add(found, row, reason, content_hash=row["content_hash"])
+            _add(found, row, reason, content_hash=row["content_hash"] or None)
     for clip_id in wanted:
         if clip_id not in known.by_id:
             found.setdefault(clip_id, Tombstone(clip_id=clip_id, reason=reason))

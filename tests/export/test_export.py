@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -18,8 +19,9 @@ import yaml
 from PIL import Image
 
 from share4video.captioning import sharecaptioner
-from share4video.captioning.role_inputs import TimedCaption
-from share4video.config import MixtureConfig
+from share4video.captioning.role_inputs import Difference, First, KeyFrame, TimedCaption, Window
+from share4video.captioning.roles import messages
+from share4video.config import KeyframeConfig, MixtureConfig
 from share4video.dataset.formats import (
     huggingface,
     llava,
@@ -29,10 +31,12 @@ from share4video.dataset.formats import (
     webdataset,
 )
 from share4video.dataset.published import ClipSample, PublishedDataset
+from share4video.dataset.shards import ShardSet, table_from_rows
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import FORMATS, export
 from share4video.media.compose import stacked_pair, tall_strip
+from share4video.media.probe import content_hash
 from share4video.stages import mixture
 from share4video.store import LocalStore
 from tests.export.material import (
@@ -41,6 +45,7 @@ from tests.export.material import (
     caption_row,
     clip_row,
     differential_rows,
+    jpeg,
     publish_dataset,
     publish_tables,
 )
@@ -185,8 +190,8 @@ def test_text_to_video_lists_name_files_frames_and_sizes(
 
 def test_a_part_of_a_file_goes_only_where_a_span_can_be_said(store: LocalStore, tmp_path: Path) -> None:
     scenes = [
-        clip_row("a", source_uri="film.mp4", content_hash="film"),
-        clip_row("b", source_uri="film.mp4", content_hash="film", start_s=2.0, end_s=4.0),
+        clip_row("a", source_uri="film.mp4", content_hash="film", scene=0),
+        clip_row("b", source_uri="other.mp4", content_hash="other", start_s=2.0, end_s=4.0),
         clip_row("c"),
     ]
     captions = [caption_row(name, "summary", f"Scene {name}.") for name in "abc"]
@@ -195,7 +200,7 @@ def test_a_part_of_a_file_goes_only_where_a_span_can_be_said(store: LocalStore, 
     assert (index["rows_out"], index["rejects"]) == (1, {"part_of_a_file": 2})
     rejects = [json.loads(line) for line in (tmp_path / "csv" / "rejects.jsonl").read_text().splitlines()]
     assert [reject["clip_id"] for reject in rejects] == ["clip-a", "clip-b"]
-    assert export(store, ref, tmp_path / "video", "llava-video")["rejects"] == {"part_of_a_file": 1}
+    assert export(store, ref, tmp_path / "video", "llava-video")["rejects"] == {"part_of_a_file": 2}
     export(store, ref, tmp_path / "plan", "open-sora-plan")
     cuts = [
         video.first_frame
@@ -303,6 +308,77 @@ def test_a_caption_that_failed_its_checks_is_no_target(store: LocalStore, tmp_pa
     from share4video.captioning.role_samples import role_samples
 
     assert [sample.name for sample in role_samples(next(samples))] == ["sliding-000", "sliding-002"]
+
+
+def test_a_window_shows_its_frames_or_is_left_out(store: LocalStore, tmp_path: Path) -> None:
+    first, _, _, window, pair, anchor = differential_rows(
+        "red", ("first", "", "", "window", "difference", "anchor")
+    )
+    captions = [caption_row("red", "summary", "All of it.")]
+    source = publish_dataset(store, tmp_path).source
+    clip = clip_row("red", content_hash=content_hash(source / "red.mp4"))
+    ref = publish_tables(
+        store,
+        [
+            {
+                "clips": [clip],
+                "captions": captions,
+                "differentials": [first, window, pair, anchor],
+                "rejects": [],
+            }
+        ],
+    )
+    pictures = [jpeg(40 * number) for number in range(6)]
+    output = ShardSet(store, "keyframes", "1", inputs=["six"], config=KeyframeConfig())
+    rows = [
+        {
+            "clip_id": "clip-red",
+            "index": number,
+            "timestamp_s": float(number),
+            "similarity": None,
+            "jpeg": data,
+        }
+        for number, data in enumerate(pictures)
+    ]
+    output.commit(0, {"keyframes": table_from_rows("keyframes", rows)})
+    options = ExportOptions(keyframes=output.publish(1).ref)
+    index = export(store, ref, tmp_path / "out", "captioner", options)
+    assert index["counts"] == {"fast": 1, "sliding": 4, "summary": 1}
+    named = {
+        item.sample_id: item
+        for item in llava.read(tmp_path / "out" / "captioner.json")
+        if isinstance(item, llava.Sample)
+    }
+    frames = tuple(KeyFrame(n + 1, float(n), data) for n, data in enumerate(pictures))
+    for name, given in {
+        "sliding-000": First(frames[0]),
+        "sliding-003": Window(frames[:4], "red at frame 0."),
+        "sliding-004": Difference(frames[3], frames[4], "red at frame 3."),
+        "sliding-005": First(frames[5]),
+    }.items():
+        (asked,) = messages("sharecaptioner", given)
+        sample = named[f"clip-red-{name}"]
+        assert sample.messages[0].content == "<image>\n" + asked["content"][-1]["text"]
+        shown = base64.b64encode((tmp_path / "out" / str(sample.image)).read_bytes()).decode()
+        assert asked["content"][0]["image_url"]["url"].endswith(shown)
+    for balanced in (False, True):
+        decoded = ExportOptions(source=str(source), balanced=balanced)
+        index = export(store, ref, tmp_path / f"decoded-{balanced}", "captioner", decoded)
+        sliding = 1 if balanced else 3
+        assert index["counts"] == {"fast": 1, "sliding": sliding, "summary": 1, "windows_without_frames": 1}
+
+
+def test_the_hubs_card_has_one_name_for_a_licence(store: LocalStore, tmp_path: Path) -> None:
+    clips = [
+        clip_row("a", licence="cc by 4.0"),
+        clip_row("b", licence="https://creativecommons.org/licenses/by/4.0/"),
+    ]
+    captions = [caption_row(name, "summary", f"{name}.") for name in "ab"]
+    ref = publish_tables(store, [{"clips": clips, "captions": captions, "differentials": [], "rejects": []}])
+    export(store, ref, tmp_path / "out", "huggingface")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: cc-by-4.0\n" in card
+    assert "| - | CC-BY-4.0 | 2 |" in card
 
 
 def test_clips_are_left_out_by_a_rule_or_without_a_summary(store: LocalStore, tmp_path: Path) -> None:

@@ -79,6 +79,27 @@ def test_an_export_for_commercial_use(store: LocalStore, licensed: Captioned, tm
     assert export("--commercial-only", "--commercial-licence", "Pexels").startswith("1 clips left out")
 
 
+def test_every_format_can_be_for_commercial_use(
+    store: LocalStore, licensed: Captioned, tmp_path: Path
+) -> None:
+    ref = publish(store, licensed)
+
+    def export(ref: StageRef, folder: str, *options: str) -> Any:
+        words = ["dataset", "export", str(ref), "--to", str(tmp_path / folder), "--store", str(store.root)]
+        return CliRunner().invoke(app, [*words, *options, "--commercial-only"])
+
+    first = export(ref, "one", "--format", "sharegpt4video")
+    assert first.stdout.splitlines()[-1] == "3 in, 1 out, 2 licence"
+    assert json.loads((tmp_path / "one" / "export.json").read_text())["filter"] == "commercial_only"
+    options = ("--format", "open-sora", "--commercial-licence", "Pexels license")
+    assert export(ref, "two", *options).stdout.splitlines()[-1] == "3 in, 2 out, 1 licence"
+    other = export(ref, "two", *options[:2])
+    assert other.exit_code == 2 and "not empty" in other.output  # another recipe
+    mixed = mixture.run_stage(mixture.MixtureInputs(ref, str(licensed.source)), MixtureConfig(), store)
+    refused = export(mixed.ref, "three", "--format", "llava")
+    assert refused.exit_code == 2 and "a mixture is not filtered" in refused.output
+
+
 def test_an_output_without_licences_is_refused(
     store: LocalStore, licensed: Captioned, tmp_path: Path
 ) -> None:

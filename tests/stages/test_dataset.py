@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from share4video.config import DatasetConfig
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.formats.sharegpt4video import Record
-from share4video.dataset.shards import read_file, read_table
+from share4video.dataset.shards import ShardSet, read_file, read_table, table_from_rows
+from share4video.export.run import export
 from share4video.stages.dataset import CARD_NAME, EXPORT_NAME, DatasetInputs, run_stage
 from share4video.store import LocalStore, Store
 from tests.stages.captioned import Captioned, publish_captioned
@@ -62,6 +64,22 @@ def test_the_export_is_the_released_form(store: LocalStore, captioned: Captioned
     assert [caption.idx for caption in red.captions] == ["0", "1", "-1"]
     assert red.summary == "A small red square moves to the right."
     assert json.loads(file.read_bytes().splitlines()[0])["keyframe"] == [0, 1]
+
+
+def test_the_file_and_the_export_say_the_same_of_a_clip_in_an_archive(
+    store: LocalStore, captioned: Captioned, tmp_path: Path
+) -> None:
+    rows = read_table(store, captioned.clips, "clips").to_pylist()
+    rows = [{**row, "source_uri": f"panda/panda_1.zip/{row['source_uri']}"} for row in rows]
+    output = ShardSet(store, "dedup", "1", inputs=["archived"], config=DatasetConfig())
+    output.commit(0, {"clips": table_from_rows("clips", rows)})
+    made = replace(captioned, clips=output.publish(1).ref)
+    ref = run_stage(_inputs(made), CONFIG, store).ref
+    lines = read_file(store, ref, EXPORT_NAME)
+    first = json.loads(lines.splitlines()[0])
+    assert (first["video_path"], first["zip_folder"]) == ("panda/red.mp4", "panda_1.zip")
+    export(store, ref, tmp_path / "out", "sharegpt4video")
+    assert (tmp_path / "out" / EXPORT_NAME).read_bytes() == lines
 
 
 def test_the_card_tells_counts_models_and_what_was_left_out(store: LocalStore, captioned: Captioned) -> None:

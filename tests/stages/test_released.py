@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
-from share4video.config import MixtureConfig
+from share4video.config import DatasetConfig, MixtureConfig
 from share4video.dataset.formats import sharegpt4video
+from share4video.dataset.manifest import StageRef, load_manifest
+from share4video.dataset.outputs import published_clips
 from share4video.dataset.shards import read_file, read_table
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import export
 from share4video.media.sources.spec import ZIP_FOLDER
-from share4video.stages import mixture
+from share4video.stages import dataset, mixture
 from share4video.stages.released import ImportConfig, ImportInputs, run_stage
+from share4video.stages.takedown import take_down
 from share4video.store import LocalStore
-from tests.stages.captioned import write_video
+from tests.stages.captioned import publish_captioned, write_video
 
 CONFIG = ImportConfig(licence="mine", records_per_shard=2)
 
@@ -186,6 +189,7 @@ def test_a_second_run_does_nothing_and_a_killed_one_goes_on(store: LocalStore, t
 import os, signal
 from share4video.dataset.shards import ShardSet
 from share4video.stages.released import ImportConfig, ImportInputs, run_stage
+from share4video.stages.takedown import take_down
 from share4video.store import Store
 commit = ShardSet.commit
 def killed(self, shard, *rest):
@@ -221,3 +225,36 @@ def test_mistakes_are_sentences(store: LocalStore, tmp_path: Path) -> None:
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="none of 2 rows is left"):
         run_stage(ImportInputs(str(path)), CONFIG, store)
+
+
+def test_nothing_is_added_to_an_import(store: LocalStore, tmp_path: Path) -> None:
+    imported = run_stage(ImportInputs(str(write_jsonl(tmp_path))), CONFIG, store).ref
+    made = publish_captioned(store, tmp_path, ["red"])
+    inputs = dataset.DatasetInputs(made.clips, made.brief, made.keyframes, made.caption, imported)
+    with pytest.raises(UserError, match="was not captioned here"):
+        dataset.run_stage(inputs, DatasetConfig(), store)
+    with pytest.raises(UserError, match="to an imported dataset nothing is added"):
+        published_clips(store, str(imported))
+
+
+@pytest.mark.parametrize("with_videos", [False, True])
+def test_one_clip_of_an_import_is_taken_down(
+    store: LocalStore, tmp_path: Path, work_root: Path, local_copies: Path, with_videos: bool
+) -> None:
+    path = write_jsonl(tmp_path / "released")
+    inputs = ImportInputs(str(path), str(write_archive(tmp_path / "zips")) if with_videos else None)
+    before = run_stage(inputs, CONFIG, store)
+    clips = read_table(store, before.ref, "clips").to_pylist()
+    (red,) = (clip["clip_id"] for clip in clips if clip["source_id"] == "red")
+    done = take_down(store, [red], "asked")
+    assert done.clips == [red]
+    after = StageRef.parse(dict(done.rewritten)[str(before.ref)])
+    kept = [clip for clip in clips if clip["clip_id"] != red]
+    assert read_table(store, after, "clips").to_pylist() == kept
+    counts, differentials = load_manifest(store, after).counts, read_table(store, after, "differentials")
+    assert (counts["rows_in"], counts["rows_out"]) == (6, len(kept))
+    assert counts["metric:differentials"] == differentials.num_rows == 2 * len(kept)
+    card = read_file(store, after, "README.md").decode()
+    assert f"6 records, {len(kept)} clips" in card and "duplicate_id: 1" in card
+    again = take_down(store, [kept[0]["clip_id"]], "asked too")
+    assert again.clips == [kept[0]["clip_id"]]
