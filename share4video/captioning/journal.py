@@ -1,7 +1,8 @@
 """Answers already paid for: a file of lines that a killed run reads and goes on from.
 
 An answer is appended before anything is made of it, so the calls a kill costs are those in flight. Failures
-are not kept, refusals neither: by the next run the engine may have been mended or set up anew. The file
+are not kept, refusals neither: by the next run the engine may have been mended or set up anew. An answer to
+what is then asked in other words, after another answer, stays unused, but it was paid for. The file
 belongs to one shard of one stage output (the name is a hash of the output's address, which depends on
 inputs, configuration, engine and prompts) and is removed once the shard is committed.
 

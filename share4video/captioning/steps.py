@@ -151,7 +151,10 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a clip has no captions; ``measured`` and ``bound`` are shares of flagged frames."""
+    """Why a clip has no captions.
+
+    ``measured`` and ``bound`` are shares of flagged frames; of a clip out of time, ``bound`` is in seconds.
+    """
 
     sentence: str
     measured: float | None = None
