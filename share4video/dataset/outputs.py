@@ -24,10 +24,10 @@ def stored_manifests(store: Store, stage: str = "") -> Iterator[Manifest]:
 
 
 def published_clips(store: Store, text: str) -> StageRef | None:
-    """Return the de-duplicated clips that others are added to.
+    """Return what other clips are added to.
 
     Args:
-        text: ``dedup/KEY@HASH``, or ``dataset/KEY@HASH`` for those that a dataset was made from; or nothing.
+        text: ``dedup/KEY@HASH`` (the clips it kept) or ``dataset/KEY@HASH`` (those it holds), or nothing.
 
     Raises:
         UserError: it is another output, or the store does not hold it or the dataset's clips.
@@ -35,6 +35,17 @@ def published_clips(store: Store, text: str) -> StageRef | None:
     if not text:
         return None
     ref = StageRef.parse(text)
+    curated_clips(store, ref)
+    return ref
+
+
+def curated_clips(store: Store, ref: StageRef) -> StageRef:
+    """Return an output of the dedup stage, or the one that a dataset was made from.
+
+    Raises:
+        UserError: as `published_clips`.
+    """
+    text = str(ref)
     if ref.stage == _CLIPS_STAGE:
         return ref
     if ref.stage != _DATASET_STAGE:

@@ -52,8 +52,8 @@ Row = Mapping[str, Any]
 class BriefInputs:
     """The clips, the sources they were found in, and who captions them.
 
-    ``published`` is an earlier output of the dedup stage that the clips are added to: nothing is asked about
-    what it and those before it kept.
+    ``published`` is an earlier output of the dedup stage, or a dataset made from one, that the clips are
+    added to: nothing is asked about what it and those before it kept, or hold.
     """
 
     clips: StageRef

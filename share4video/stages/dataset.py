@@ -1,7 +1,7 @@
 """The dataset stage: clips, their captions in every role, the released jsonl form and a data card.
 
 A version that is added to an earlier one holds the earlier rows byte for byte, as the same shards, and what
-is new as one more shard.
+is new as one more shard. Of the earlier rejects it leaves out those of clips that are decided anew.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from share4video.config import DatasetConfig, LicenceConfig
 from share4video.dataset.card import CardFacts, data_card
@@ -90,10 +93,13 @@ def run_stage(
         total = len({part.shard for part in published.parts})
         return StageResult.from_manifest(published, computed_shards=0, total_shards=total)
     before = _shards(_growing(store, inputs.earlier)) if inputs.earlier else []
-    computed = 0
+    computed, anew = 0, _clip_ids(inputs, store)
     for shard, number in enumerate(before):
         assert inputs.earlier is not None
         held = {name: read_table(store, inputs.earlier, name, shard=number) for name in TABLE_NAMES}
+        again = pc.is_in(held["rejects"]["clip_id"], anew)
+        if pc.any(again).as_py():
+            held["rejects"] = held["rejects"].filter(pc.invert(again))
         with output.writing(shard) as done:
             if done is None:
                 output.commit(shard, held)
@@ -138,6 +144,10 @@ def _shards(manifest: Manifest) -> list[int]:
     return sorted({part.shard for part in manifest.parts})
 
 
+def _clip_ids(inputs: DatasetInputs, store: Store) -> pa.ChunkedArray:
+    return read_table(store, inputs.clips, "clips", columns=["clip_id"])["clip_id"]
+
+
 def _growing(store: Store, earlier: StageRef) -> Manifest:
     """Return the manifest of a version that clips can be added to. Raises UserError for another one."""
     manifest = load_manifest(store, earlier)
@@ -157,6 +167,8 @@ def _write(
     store = output.store
     before = _published(inputs.earlier, config, store)
     there = {clip["clip_id"] for clip in before.tables["clips"]}
+    anew = set(_clip_ids(inputs, store).to_pylist())
+    before.tables["rejects"] = [row for row in before.tables["rejects"] if row["clip_id"] not in anew]
     clips = read_table(store, inputs.clips, "clips").to_pylist()
     new = _joined([clip for clip in clips if clip["clip_id"] not in there], inputs, config, store, progress)
     rows = {name: [*before.tables[name], *new.tables[name]] for name in TABLE_NAMES}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from share4video.curation.described import matrix
+from share4video.dataset.outputs import curated_clips
 from share4video.dataset.shards import Manifest, StageRef, load_manifest, read_table
 from share4video.stages.clip_frames import Row, reject_row
 from share4video.stages.division import clips_by_id
@@ -24,8 +25,8 @@ Rows = list[dict[str, Any]]
 class DedupInputs:
     """Clips, their brief captions, and the sources the clips were found in.
 
-    ``published`` is an earlier output of the dedup stage that the clips are added to: what it and those
-    before it kept is compared with, and stays.
+    ``published`` is an earlier output of the dedup stage, or a dataset made from one, that the clips are
+    added to: what it and those before it kept, or hold, is compared with, and stays.
     """
 
     clips: StageRef
@@ -75,14 +76,29 @@ def unpublished(rows: Sequence[Row], published: Collection[str]) -> tuple[list[R
 
 
 def published_outputs(store: Store, published: StageRef | None) -> Iterator[tuple[Manifest, set[str]]]:
-    """Yield an output of the dedup stage with the ids it kept, the one it was added to, and so on."""
+    """Yield an output of the dedup stage with the ids it kept, the one it was added to, and so on.
+
+    Of the clips that a dataset was made from only those that it holds are there: one whose captioning failed,
+    or that it rejected, may come again. A clip is told of once, in the last output that kept it.
+    """
+    there: set[str] | None = None
+    seen: set[str] = set()
     while published is not None:
-        output = load_manifest(store, published)
-        yield output, set(read_table(store, published, "clips", columns=["clip_id"])["clip_id"].to_pylist())
+        output = load_manifest(store, curated_clips(store, published))
+        kept = _clip_ids(store, output.ref)
+        if published != output.ref:
+            there = _clip_ids(store, published)
+        kept = (kept if there is None else kept & there) - seen
+        yield output, kept
+        seen |= kept
         earlier = output.config.get("@published")
         published = StageRef.parse(earlier) if earlier else None
 
 
+def _clip_ids(store: Store, ref: StageRef) -> set[str]:
+    return set(read_table(store, ref, "clips", columns=["clip_id"])["clip_id"].to_pylist())
+
+
 def kept_before(store: Store, published: StageRef | None) -> set[str]:
-    """Return the ids of the clips that an output of the dedup stage, and those it was added to, kept."""
+    """Return the ids of the clips that are there already; see `published_outputs`."""
     return {clip_id for _, kept in published_outputs(store, published) for clip_id in kept}

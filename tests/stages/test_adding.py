@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from share4video.cli.main import app
 from share4video.config import CaptionConfig, DatasetConfig, RunConfig
 from share4video.dataset.manifest import StageRef, load_manifest
-from share4video.dataset.outputs import published_clips
+from share4video.dataset.outputs import curated_clips, published_clips
 from share4video.dataset.shards import read_file, read_table
 from share4video.errors import UserError
 from share4video.stages import caption, dataset
@@ -62,6 +62,29 @@ def test_a_clip_that_is_there_is_not_added_again(store: LocalStore, tmp_path: Pa
     result = dataset.run_stage(inputs, DatasetConfig(), store)
     assert (result.rows_in, result.rows_out, result.total_shards) == (3, 3, 2)
     assert dataset.run_stage(inputs, DatasetConfig(), store).unchanged
+
+
+def test_what_an_earlier_version_rejected_may_come_again(
+    fake_engine: FakeEngine, tmp_path: Path, work_root: Path, local_copies: Path
+) -> None:
+    source, store = tmp_path / "source", LocalStore(tmp_path / "store")
+    source.mkdir()
+    for seed in (1, 2):
+        write_clip(source / f"clip-{seed}.mp4", sample_clip(seed))
+    file = write_config(tmp_path / "config.json", fake_engine, probe={"licence": "my own"})
+    config = RunConfig.model_validate(json.loads(file.read_text()))
+    strict = config.model_copy(update={"dataset": DatasetConfig(commercial_only=True)})
+    chain = Chain(strict, store)
+    first = chain.caption(chain.curate(str(source))).dataset
+    assert load_manifest(store, first).counts["reject:licence"] == 2
+    read = DatasetConfig(commercial_only=True, commercial_licences=("my own",))
+    chain = Chain(config.model_copy(update={"dataset": read}), store)
+    second = chain.caption(chain.curate(str(source), published_clips(store, str(first))), first).dataset
+    counts = load_manifest(store, second).counts
+    assert (counts["rows_in"], counts["rows_out"]) == (2, 2)
+    assert read_table(store, second, "rejects").num_rows == 0
+    again = chain.curate(str(source), published_clips(store, str(second)))
+    assert read_table(store, again.clips, "clips").num_rows == 0
 
 
 def test_differences_are_told_clip_by_clip(store: LocalStore, tmp_path: Path) -> None:
@@ -125,7 +148,7 @@ def test_a_source_that_grew(
     differentials = read_table(store, second, "differentials")["clip_id"].to_pylist()
     assert len(fake_engine.calls()) == 1 + differentials.count(new) + 1  # brief, key frames, summary
     assert load_manifest(store, first).parts[0] in load_manifest(store, second).parts
-    clips = published_clips(store, str(second))
-    assert clips is not None and load_manifest(store, clips).config["@published"]
+    assert published_clips(store, str(second)) == second
+    assert load_manifest(store, curated_clips(store, second)).config["@published"] == str(first)
     with pytest.raises(UserError, match="to an output of dedup or dataset"):
         published_clips(store, f"caption/{first.key}@{first.content_hash}")
