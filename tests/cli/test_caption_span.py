@@ -41,8 +41,8 @@ def publish_dataset(root: Path, captioned: Captioned, title: str) -> StageRef:
     return run_stage(inputs, DatasetConfig(title=title), LocalStore(root)).ref
 
 
-def ask(fake: FakeEngine, root: Path, *words: str) -> Result:
-    engine = f"{{url: {fake.base_url}, model: fake, dialect: teacher, retries: 0}}"
+def ask(fake: FakeEngine, root: Path, *words: str, prompts: str = "null") -> Result:
+    engine = f"{{url: {fake.base_url}, model: fake, dialect: teacher, retries: 0, prompts: {prompts}}}"
     settings = ["--set", f"engines.captioner={engine}", "--set", "engines.summarizer=null"]
     return CliRunner().invoke(app, ["caption", *words, "--store", str(root), *settings])
 
@@ -151,3 +151,17 @@ def test_clips_of_the_caption_stage_have_their_files_names_too(
     shutil.rmtree(root / "dedup")
     assert ask(fake_engine, root, "0.mp4", "--span", "3-30").exit_code == 2
     assert json.loads(ask(fake_engine, root, "clip-00", "--span", "3-30").stdout)["end_s"] == 30.0
+
+
+def test_own_prompts_and_checks_are_those_of_the_settings(
+    fake_engine: FakeEngine, root: Path, dataset: StageRef
+) -> None:
+    fake_engine.settings(finish_reason="length")
+    span = {"user": "Von {start_s} bis {end_s}: {captions} {context}"}
+    prompts = json.dumps({"name": "german", "base": "teacher", "roles": {"span": span}})
+    words = ("clip-red", "--span", "0.5-2", "--set", "caption.checks.off=[truncated]")
+    said = ask(fake_engine, root, *words, prompts=prompts)
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["checks"] == []
+    (call,) = fake_engine.calls()
+    assert "Von 0.50 bis 2.00:" in call["prompt"]
