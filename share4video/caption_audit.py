@@ -121,7 +121,7 @@ def _report(
     findings = [finding for clip, orders in played.items() for finding in audit_clip(clip, orders)]
     return AuditReport(
         engine=identity(spec),
-        prompt_version=prompt_version(spec.dialect),
+        prompt_version=prompt_version(spec.wording),
         clips=len(played),
         nothing_to_test=sum(not says_change(orders["forward"]) for orders in played.values()),
         left_out=dict(left_out),
