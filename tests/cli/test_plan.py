@@ -41,7 +41,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work_root: Path, loca
 def call(engine: FakeEngine, *arguments: str) -> tuple[int, str, str]:
     settings = (f"engines.captioner={engine.spec().model_dump_json()}", *SETTINGS)
     given = [word for setting in settings for word in ("--set", setting)]
-    result = CliRunner().invoke(app, [*arguments, "--store", "store", *given])
+    result = CliRunner().invoke(app, [arguments[0], "--store", "store", *given, *arguments[1:]])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -133,3 +133,16 @@ def test_what_is_no_file_of_rates_is_named(films: Path, fake_engine: FakeEngine,
     code, _, said = call(fake_engine, "plan", "films", "--rates", "rates.json")
     assert code == 2
     assert "these are no rates" in said
+
+
+def test_the_pilot_is_measured_with_the_cuts_of_a_run(
+    films: Path, fake_engine: FakeEngine, tmp_path: Path
+) -> None:
+    settings = ("caption.cut_threshold=1", "keyframes.mode=paper", "keyframes.threshold=1")
+    cut = [word for setting in settings for word in ("--set", setting)]
+    code, _, _ = call(fake_engine, "plan", "films", "--pilot", "4", "--out", "plan.json", *cut)
+    assert code == 0
+    plan = Plan.model_validate_json((tmp_path / "plan.json").read_bytes())
+    assert plan.calls["anchor"] > 0
+    assert "anchor" in plan.measured.captioner.roles
+    assert "difference" not in plan.measured.captioner.roles
