@@ -136,11 +136,11 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
 
 
 async def answer_or_error(client: ChatClient, request: ChatRequest) -> Outcome:
-    """Return the answer, or the error of a call that failed for good."""
+    """Return the answer, or the error of a call that failed for good, which keeps no picture alive."""
     try:
         return await client.ask(request)
     except CallError as error:
-        return error
+        return error.bare()
 
 
 def of_frame(caption: Differential) -> SpanCaption:
@@ -151,5 +151,6 @@ def of_frame(caption: Differential) -> SpanCaption:
         caption.start_s,
         caption.end_s,
         caption.text,
-        fallback=caption.fallback,
+        caption.caption.failed,
+        caption.fallback,
     )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from share4video.captioning.client import CallError, ChatClient, ChatRequest, Completion, Endpoint, Outcome
+from share4video.captioning.client import ChatClient, ChatRequest, Completion, Endpoint, Outcome
+from share4video.captioning.clip import answer_or_error
 from share4video.captioning.conversations import (
     CAPTIONER,
     SUMMARIZER,
@@ -124,7 +125,7 @@ async def _converse(
             request = await asyncio.to_thread(call.build)
             async with slots:
                 started = time.monotonic()
-                outcome = await _ask(clients[call.engine], request)
+                outcome = await answer_or_error(clients[call.engine], request)
                 seconds = time.monotonic() - started
             talk.take(call, outcome)
             failed = _failed(talk, outcome)
@@ -142,13 +143,6 @@ async def _converse(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(carry(talk, clients)) for talk in talks]
     return [task.result() for task in tasks]
-
-
-async def _ask(client: ChatClient, request: ChatRequest) -> Outcome:
-    try:
-        return await client.ask(request)
-    except CallError as error:
-        return error.bare()
 
 
 def _failed(talk: DerivedConversation, outcome: Outcome) -> tuple[str, ...]:
