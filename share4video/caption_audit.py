@@ -101,9 +101,7 @@ async def _caption(
 
 def _checked_as(config: CaptionConfig) -> CaptionConfig:
     """Return the settings without the models that a caption can be held against."""
-    return config.model_copy(
-        update={"checks": config.checks.without("frame_text_encoder", "min_frame_text_score", "judge")}
-    )
+    return config.model_copy(update={"checks": config.checks.of_text()})
 
 
 def _key_frames(row: SourceFile, spec: EngineSpec, config: RunConfig) -> list[KeyFrame]:

@@ -15,7 +15,7 @@ from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionP
 from share4video.captioning.differential import Caption, Differential, Rejection
 from share4video.captioning.engine import connect
 from share4video.captioning.roles import KeyFrame, Recaption, messages
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.errors import UserError
 
 ClipRole = Literal["sliding", "fast", "summary"]
@@ -99,7 +99,9 @@ async def stream_captions(
         yield SpanCaption("summary", 0, start_s, end_s, chain.summary.text, chain.summary.failed)
 
 
-def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
+def recaption(
+    text: str, engine: EngineSpec, *, max_tokens: int = 512, checks: ChecksConfig | None = None
+) -> str:
     """Turn a short generation prompt into a dense caption.
 
     Raises:
@@ -109,7 +111,7 @@ def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
     async def run() -> Caption:
         with connect(engine) as endpoint:
             async with ChatClient(endpoint) as client:
-                return await recaption_with(client, text, max_tokens=max_tokens)
+                return await recaption_with(client, text, max_tokens=max_tokens, checks=checks)
 
     try:
         return asyncio.run(run()).text
@@ -117,7 +119,9 @@ def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
         raise UserError(f"no caption: {error}", where=engine.model, fix="try another engine") from error
 
 
-async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512) -> Caption:
+async def recaption_with(
+    client: ChatClient, text: str, *, max_tokens: int = 512, checks: ChecksConfig | None = None
+) -> Caption:
     """Turn a short generation prompt into a dense caption, by an engine that runs.
 
     Raises:
@@ -128,7 +132,7 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
         raise UserError("the prompt is empty", fix="give a sentence to make a caption of")
     wording = client.spec.wording
     request = ChatRequest(messages(wording, Recaption(text.strip())), max_tokens)
-    caption = checked(await client.ask(request), wording)
+    caption = checked(await client.ask(request), wording, checks=checks)
     assert isinstance(caption, Caption)
     if not caption.text:
         raise CallError("malformed", "the engine's answer was empty")

@@ -200,10 +200,18 @@ class ClipConversation:
 class BriefConversation:
     """One sentence about a clip, asked for once more where the first answer fails its checks."""
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], dialect: Wording, max_tokens: int) -> None:
+    def __init__(
+        self,
+        clip_id: str,
+        frames: Sequence[KeyFrame],
+        dialect: Wording,
+        max_tokens: int,
+        checks: ChecksConfig | None = None,
+    ) -> None:
         self.result: Caption | Failure | None = None
         self._clip_id, self._frames = clip_id, tuple(frames)
         self._dialect: Wording = dialect
+        self._checks = checks
         self._max_tokens, self._attempt = max_tokens, 0
 
     @property
@@ -217,7 +225,7 @@ class BriefConversation:
         return Call(f"brief-{self._attempt}", CAPTIONER, self._request)
 
     def take(self, call: Call, outcome: Outcome) -> None:
-        caption = checked(outcome, self._dialect, self._attempt)
+        caption = checked(outcome, self._dialect, self._attempt, self._checks)
         if isinstance(caption, Caption) and caption.failed:
             self._attempt += 1
             if self._attempt < ATTEMPTS:
@@ -235,9 +243,11 @@ def _is_of_text(step: Step) -> bool:
     return step.kind in ("part", "summary")
 
 
-def checked(outcome: Outcome, dialect: Wording, attempt: int = 0) -> Caption | Failure:
+def checked(
+    outcome: Outcome, dialect: Wording, attempt: int = 0, checks: ChecksConfig | None = None
+) -> Caption | Failure:
     """Turn an answer into a caption, of which no more is known than who was asked."""
-    return held_against(CheckContext(leaks=leaks(dialect)), outcome, attempt)
+    return held_against(CheckContext(checks or ChecksConfig(), leaks(dialect)), outcome, attempt)
 
 
 def held_against(context: CheckContext, outcome: Outcome, attempt: int = 0) -> Caption | Failure:

@@ -152,7 +152,8 @@ class _Jobs:
         if number < len(self._clips):
             wanted = min(self._brief.frames, len(frames))
             few = [frames[len(frames) * n // wanted] for n in range(wanted)]
-            brief = BriefConversation(clip_id, few, self._captioner.wording, self._brief.max_tokens)
+            wording, settings = self._captioner.wording, self._brief
+            brief = BriefConversation(clip_id, few, wording, settings.max_tokens, settings.checks)
             return f"{clip_id}/brief", _Metered(brief, self.meter)
         clip = ClipConversation(clip_id, frames, self._captions)
         return clip_id, _Metered(DerivedConversation(clip, self._derived), self.meter)

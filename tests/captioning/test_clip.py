@@ -18,7 +18,7 @@ from share4video.captioning.clip import (
     recaption_with,
     stream_captions,
 )
-from share4video.config import CaptionConfig, KeyframeConfig
+from share4video.config import CaptionConfig, ChecksConfig, KeyframeConfig
 from share4video.errors import UserError
 from tests.engines import FakeEngine, frames
 from tests.media.clips import picture, write_clip
@@ -107,6 +107,17 @@ def test_recaption(fake_engine: FakeEngine) -> None:
 
     with pytest.raises(CallError, match="empty"):
         asyncio.run(run())
+
+
+def test_a_recaption_is_held_against_the_checks_that_are_set(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(answer="一只狗在草地上奔跑, 然后停下来了。")
+
+    async def failed(checks: ChecksConfig) -> tuple[str, ...]:
+        async with ChatClient(fake_engine.endpoint()) as client:
+            return (await recaption_with(client, "a dog", checks=checks)).failed
+
+    assert asyncio.run(failed(ChecksConfig(language="zh"))) == ()
+    assert asyncio.run(failed(ChecksConfig(language="en"))) == ("language",)
 
 
 def test_a_video_file_is_captioned_at_its_key_frames(fake_engine: FakeEngine, tmp_path: Path) -> None:
