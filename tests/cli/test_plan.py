@@ -9,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from share4video.cli.main import app
+from share4video.config import CaptionConfig
 from share4video.dataset.manifest import StageRef
-from share4video.dataset.shards import load_manifest
+from share4video.dataset.shards import ShardSet, load_manifest, read_table, table_from_rows
 from share4video.planning.actual import read_actual
 from share4video.planning.estimate import Plan
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.media.clips import write_clip
+from tests.stages.captioned import publish_captioned
 
 SETTINGS = (
     "probe.min_duration_s=1",
@@ -146,3 +148,34 @@ def test_the_pilot_is_measured_with_the_cuts_of_a_run(
     assert plan.calls["anchor"] > 0
     assert "anchor" in plan.measured.captioner.roles
     assert "difference" not in plan.measured.captioner.roles
+
+
+def test_what_was_taken_over_is_not_counted(films: Path, fake_engine: FakeEngine, tmp_path: Path) -> None:
+    code, told, _ = call(fake_engine, "caption", "films")
+    assert code == 0
+    store = LocalStore(tmp_path / "store")
+    first, dataset = StageRef.parse(told.split()[1]), told.split()[-1]
+    write_clip(films / "more.mp4", frames=70)
+    code, told, _ = call(fake_engine, "caption", "films", "--add-to", dataset)
+    assert code == 0
+    second = StageRef.parse(told.split()[1])
+    actual = read_actual(store, second)
+    assert load_manifest(store, second).rows("differentials") > actual.key_frames
+    assert actual.clips == 1
+    assert actual.calls == actual.key_frames + 1
+    assert read_actual(store, first).clips == 12
+
+
+def test_calls_without_an_answer_are_not_counted(store: LocalStore, tmp_path: Path) -> None:
+    made = publish_captioned(store, tmp_path, ["red"])
+    whole = read_actual(store, made.caption)
+    captions = read_table(store, made.caption, "captions")
+    failed = captions.to_pylist()[0] | {"role": "prompt", "caption": "", "tokens": 0, "prompt_tokens": 0}
+    rows = [*captions.to_pylist(), failed | {"checks": ["call_failed"]}]
+    output = ShardSet(store, "caption", "1", inputs=["a", "b"], config=CaptionConfig(short_prompts=True))
+    told = {
+        "differentials": read_table(store, made.caption, "differentials"),
+        "captions": table_from_rows("captions", rows),
+    }
+    output.commit(0, told)
+    assert read_actual(store, output.publish(1).ref) == whole
