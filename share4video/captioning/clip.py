@@ -6,13 +6,13 @@ The same state machine, prompts and checks as the caption stage; no journal and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from share4video.captioning.client import CallError, ChatClient, ChatRequest, Outcome
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation, checked
-from share4video.captioning.differential import Caption, Differential, Rejection
+from share4video.captioning.differential import Caption, Differential, PartSummary, Rejection
 from share4video.captioning.engine import connect
 from share4video.captioning.roles import KeyFrame, Recaption, messages
 from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
@@ -80,23 +80,49 @@ async def stream_captions(
     rules = replace(plan.rules, differential=differential, summary="summary" in wanted, fast="fast" in wanted)
     conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
     clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
-    chain, told = conversation.chain, 0
-    outcome: Outcome | None = None
-    while (call := conversation.next()) is not None:
-        request = await asyncio.to_thread(call.build)
-        outcome = await answer_or_error(clients[call.engine], request)
-        conversation.take(call, outcome)
-        if "sliding" in wanted:
-            for differential_caption in chain.differentials[told:]:
-                yield of_frame(differential_caption)
-            told = len(chain.differentials)
-    if chain.rejection is not None:
-        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
+    async for caption in carried_through(conversation, clients):
+        if "sliding" in wanted and isinstance(caption, Differential):
+            yield of_frame(caption)
+    chain = conversation.chain
     start_s, end_s = chain.start_s, chain.end_s
     if chain.fast is not None:
         yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)
     if chain.summary is not None:
         yield SpanCaption("summary", 0, start_s, end_s, chain.summary.text, chain.summary.failed)
+
+
+async def carried_through(
+    conversation: ClipConversation,
+    clients: Mapping[str, ChatClient],
+    to_come: Iterator[KeyFrame] | None = None,
+) -> AsyncIterator[Differential | PartSummary]:
+    """Carry a clip's captioning through and hand out its captions as they come, and forget them.
+
+    Args:
+        clients: by the names the calls use.
+        to_come: the key frames of a clip that is not closed, in order of time; iterated in a thread.
+
+    Raises:
+        ClipRejected: a call failed for good, or too many key frames have no sound caption.
+        UserError: the engine refuses the key or knows no such model.
+    """
+    chain, frames = conversation.chain, to_come or iter(())
+    outcome: Outcome | None = None
+    while True:
+        call = conversation.next()
+        if call is not None:
+            outcome = await answer_or_error(clients[call.engine], await asyncio.to_thread(call.build))
+            conversation.take(call, outcome)
+            for caption in chain.hand_out():
+                yield caption
+        elif chain.closed:
+            break
+        elif (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            conversation.extend(frame)
+        else:
+            conversation.close()
+    if chain.rejection is not None:
+        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
 
 
 def recaption(
