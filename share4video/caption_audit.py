@@ -101,9 +101,7 @@ async def _caption(
 
 def _checked_as(config: CaptionConfig) -> CaptionConfig:
     """Return the settings without the models that a caption can be held against."""
-    return config.model_copy(
-        update={"checks": config.checks.without("frame_text_encoder", "min_frame_text_score", "judge")}
-    )
+    return config.model_copy(update={"checks": config.checks.of_text()})
 
 
 def _key_frames(row: SourceFile, spec: EngineSpec, config: RunConfig) -> list[KeyFrame]:
@@ -121,7 +119,7 @@ def _report(
     findings = [finding for clip, orders in played.items() for finding in audit_clip(clip, orders)]
     return AuditReport(
         engine=identity(spec),
-        prompt_version=prompt_version(spec.dialect),
+        prompt_version=prompt_version(spec.wording),
         clips=len(played),
         nothing_to_test=sum(not says_change(orders["forward"]) for orders in played.values()),
         left_out=dict(left_out),

@@ -11,11 +11,13 @@ from share4video.captioning.engine import resolve
 from share4video.captioning.preview import ChosenClip, Preview, caption_chosen
 from share4video.config import RunConfig
 from share4video.curation.filters import judge
+from share4video.curation.keyframes import cut_bound
 from share4video.curation.samples import sample
 from share4video.errors import UserError
 from share4video.media.limits import Limits, MediaError
 from share4video.media.probe import probe
 from share4video.media.sources import SourceFile, list_sources
+from share4video.stages.caption_jobs import frame_text_of
 
 TRIES = 5  # files that are looked at for one clip
 
@@ -44,7 +46,15 @@ def preview(
     DerivedPlan.of(config.caption, summarizer)  # before anything is decoded
     rows = list_sources(source, limit=config.probe.limit, shard=config.probe.part)
     chosen, passed_over = _choose(rows, clips, config, domain, captioner.model)
-    shown = caption_chosen(chosen, config.caption, captioner, summarizer, on_clip)
+    shown = caption_chosen(
+        chosen,
+        config.caption,
+        captioner,
+        summarizer,
+        cut_threshold=cut_bound(config.caption, config.keyframes.encoder),
+        frame_text=frame_text_of(config.caption.checks),
+        on_clip=on_clip,
+    )
     return Preview(tuple(shown), tuple(passed_over), len(rows), captioner, summarizer)
 
 

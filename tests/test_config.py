@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from share4video.config import EngineSpec, ProbeConfig, RunConfig
+from share4video.config import ChecksConfig, EngineSpec, ProbeConfig, RunConfig
 from share4video.config_file import load_config, parse_config
 from share4video.errors import UserError
 from share4video.stages.task import parse_stage_config
@@ -77,3 +77,12 @@ def test_an_engine_is_in_one_place() -> None:
     assert EngineSpec(url="http://host/v1").model_path is None
     with pytest.raises(ValidationError, match="exactly one"):
         EngineSpec()
+
+
+def test_brief_captions_are_held_against_the_checks_of_captions_unless_they_have_their_own() -> None:
+    judge = {"url": "http://h/v1", "model": "m"}
+    run = RunConfig.model_validate({"caption": {"checks": {"language": "zh", "judge": judge}}})
+    assert run.brief.checks == ChecksConfig(language="zh")
+    assert RunConfig.model_validate_json(run.model_dump_json()) == run
+    own = {"brief": {"checks": {"language": "de"}}, "caption": {"checks": {"language": "zh"}}}
+    assert RunConfig.model_validate(own).brief.checks == ChecksConfig(language="de")

@@ -78,7 +78,8 @@ class CaptionService:
         with _said_plainly():
             if request.role == "recaption":
                 assert request.text is not None
-                return self._described(request, await recaption_with(self.summarizer, request.text))
+                caption = await recaption_with(self.summarizer, request.text, checks=self.config.checks)
+                return self._described(request, caption)
             if request.captions:
                 return self._described(request, await self._summarised(request))
         clip = await self.clip(request)
@@ -163,7 +164,7 @@ class CaptionService:
             tuple(TimedCaption(i, one.timestamp_s, one.caption) for i, one in enumerate(captions, 1))
         )
         chat = ChatRequest(messages(wording, given), self.config.max_tokens_summary)
-        caption = checked(await self.summarizer.ask(chat), wording)
+        caption = checked(await self.summarizer.ask(chat), wording, checks=self.config.checks)
         assert isinstance(caption, Caption)  # a failed call raises
         return caption
 

@@ -6,16 +6,16 @@ The same state machine, prompts and checks as the caption stage; no journal and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from share4video.captioning.client import CallError, ChatClient, ChatRequest, Outcome
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation, checked
-from share4video.captioning.differential import Caption, Differential, Rejection
+from share4video.captioning.differential import Caption, Differential, PartSummary, Rejection
 from share4video.captioning.engine import connect
 from share4video.captioning.roles import KeyFrame, Recaption, messages
-from share4video.config import CaptionConfig, EngineSpec
+from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 from share4video.errors import UserError
 
 ClipRole = Literal["sliding", "fast", "summary"]
@@ -80,18 +80,10 @@ async def stream_captions(
     rules = replace(plan.rules, differential=differential, summary="summary" in wanted, fast="fast" in wanted)
     conversation = ClipConversation(clip_id, frames, replace(plan, rules=rules))
     clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
-    chain, told = conversation.chain, 0
-    outcome: Outcome | None = None
-    while (call := conversation.next()) is not None:
-        request = await asyncio.to_thread(call.build)
-        outcome = await answer_or_error(clients[call.engine], request)
-        conversation.take(call, outcome)
-        if "sliding" in wanted:
-            for differential_caption in chain.differentials[told:]:
-                yield of_frame(differential_caption)
-            told = len(chain.differentials)
-    if chain.rejection is not None:
-        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
+    async for caption in carried_through(conversation, clients):
+        if "sliding" in wanted and isinstance(caption, Differential):
+            yield of_frame(caption)
+    chain = conversation.chain
     start_s, end_s = chain.start_s, chain.end_s
     if chain.fast is not None:
         yield SpanCaption("fast", 0, start_s, end_s, chain.fast.text, chain.fast.failed)
@@ -99,7 +91,43 @@ async def stream_captions(
         yield SpanCaption("summary", 0, start_s, end_s, chain.summary.text, chain.summary.failed)
 
 
-def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
+async def carried_through(
+    conversation: ClipConversation,
+    clients: Mapping[str, ChatClient],
+    to_come: Iterator[KeyFrame] | None = None,
+) -> AsyncIterator[Differential | PartSummary]:
+    """Carry a clip's captioning through and hand out its captions as they come, and forget them.
+
+    Args:
+        clients: by the names the calls use.
+        to_come: the key frames of a clip that is not closed, in order of time; iterated in a thread.
+
+    Raises:
+        ClipRejected: a call failed for good, or too many key frames have no sound caption.
+        UserError: the engine refuses the key or knows no such model.
+    """
+    chain, frames = conversation.chain, to_come or iter(())
+    outcome: Outcome | None = None
+    while True:
+        call = conversation.next()
+        if call is not None:
+            outcome = await answer_or_error(clients[call.engine], await asyncio.to_thread(call.build))
+            conversation.take(call, outcome)
+            for caption in chain.hand_out():
+                yield caption
+        elif chain.closed:
+            break
+        elif (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            conversation.extend(frame)
+        else:
+            conversation.close()
+    if chain.rejection is not None:
+        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
+
+
+def recaption(
+    text: str, engine: EngineSpec, *, max_tokens: int = 512, checks: ChecksConfig | None = None
+) -> str:
     """Turn a short generation prompt into a dense caption.
 
     Raises:
@@ -109,7 +137,7 @@ def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
     async def run() -> Caption:
         with connect(engine) as endpoint:
             async with ChatClient(endpoint) as client:
-                return await recaption_with(client, text, max_tokens=max_tokens)
+                return await recaption_with(client, text, max_tokens=max_tokens, checks=checks)
 
     try:
         return asyncio.run(run()).text
@@ -117,7 +145,9 @@ def recaption(text: str, engine: EngineSpec, *, max_tokens: int = 512) -> str:
         raise UserError(f"no caption: {error}", where=engine.model, fix="try another engine") from error
 
 
-async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512) -> Caption:
+async def recaption_with(
+    client: ChatClient, text: str, *, max_tokens: int = 512, checks: ChecksConfig | None = None
+) -> Caption:
     """Turn a short generation prompt into a dense caption, by an engine that runs.
 
     Raises:
@@ -128,7 +158,7 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
         raise UserError("the prompt is empty", fix="give a sentence to make a caption of")
     wording = client.spec.wording
     request = ChatRequest(messages(wording, Recaption(text.strip())), max_tokens)
-    caption = checked(await client.ask(request), wording)
+    caption = checked(await client.ask(request), wording, checks=checks)
     assert isinstance(caption, Caption)
     if not caption.text:
         raise CallError("malformed", "the engine's answer was empty")
@@ -136,11 +166,11 @@ async def recaption_with(client: ChatClient, text: str, *, max_tokens: int = 512
 
 
 async def answer_or_error(client: ChatClient, request: ChatRequest) -> Outcome:
-    """Return the answer, or the error of a call that failed for good."""
+    """Return the answer, or the error of a call that failed for good, which keeps no picture alive."""
     try:
         return await client.ask(request)
     except CallError as error:
-        return error
+        return error.bare()
 
 
 def of_frame(caption: Differential) -> SpanCaption:
@@ -151,5 +181,6 @@ def of_frame(caption: Differential) -> SpanCaption:
         caption.start_s,
         caption.end_s,
         caption.text,
-        fallback=caption.fallback,
+        caption.caption.failed,
+        caption.fallback,
     )

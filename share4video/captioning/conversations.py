@@ -27,6 +27,7 @@ from share4video.captioning.roles import (
 )
 from share4video.captioning.scheduler import Call
 from share4video.captioning.step_context import context_of
+from share4video.captioning.steps import without_digest
 from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
 
 CAPTIONER, SUMMARIZER = "captioner", "summarizer"
@@ -179,7 +180,9 @@ class ClipConversation:
         whole = step.kind in ("part", "summary", "fast")
         max_tokens = self.plan.max_tokens_whole if whole else self.plan.max_tokens_frame
         given = messages(self._dialect(step), self._role_input(step))
-        return varied(ChatRequest(given, max_tokens), step.attempt, f"{self.clip_id}/{step.key}")
+        return varied(
+            ChatRequest(given, max_tokens), step.attempt, f"{self.clip_id}/{without_digest(step.key)}"
+        )
 
     def _role_input(self, step: Step) -> RoleInput:
         match step.kind:
@@ -201,10 +204,18 @@ class ClipConversation:
 class BriefConversation:
     """One sentence about a clip, asked for once more where the first answer fails its checks."""
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], dialect: Wording, max_tokens: int) -> None:
+    def __init__(
+        self,
+        clip_id: str,
+        frames: Sequence[KeyFrame],
+        dialect: Wording,
+        max_tokens: int,
+        checks: ChecksConfig | None = None,
+    ) -> None:
         self.result: Caption | Failure | None = None
         self._clip_id, self._frames = clip_id, tuple(frames)
         self._dialect: Wording = dialect
+        self._checks = checks
         self._max_tokens, self._attempt = max_tokens, 0
 
     @property
@@ -218,7 +229,7 @@ class BriefConversation:
         return Call(f"brief-{self._attempt}", CAPTIONER, self._request)
 
     def take(self, call: Call, outcome: Outcome) -> None:
-        caption = checked(outcome, self._dialect, self._attempt)
+        caption = checked(outcome, self._dialect, self._attempt, self._checks)
         if isinstance(caption, Caption) and caption.failed:
             self._attempt += 1
             if self._attempt < ATTEMPTS:
@@ -236,9 +247,11 @@ def _is_of_text(step: Step) -> bool:
     return step.kind in ("part", "summary")
 
 
-def checked(outcome: Outcome, dialect: Wording, attempt: int = 0) -> Caption | Failure:
+def checked(
+    outcome: Outcome, dialect: Wording, attempt: int = 0, checks: ChecksConfig | None = None
+) -> Caption | Failure:
     """Turn an answer into a caption, of which no more is known than who was asked."""
-    return held_against(CheckContext(leaks=leaks(dialect)), outcome, attempt)
+    return held_against(CheckContext(checks or ChecksConfig(), leaks(dialect)), outcome, attempt)
 
 
 def held_against(context: CheckContext, outcome: Outcome, attempt: int = 0) -> Caption | Failure:

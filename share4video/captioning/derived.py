@@ -123,7 +123,7 @@ class DerivedConversation:
             self._clip.take(call, outcome)
             return
         role = self._roles_left[0]
-        caption = self.checked(role, outcome)
+        self.chain.taken = caption = self._checked(role, outcome)
         if caption.failed and not isinstance(outcome, CallError) and self._attempt + 1 < ATTEMPTS:
             self._attempt += 1
             return
@@ -166,12 +166,8 @@ class DerivedConversation:
         assert self.chain.summary is not None
         return ShortPrompt(self.chain.summary.text)
 
-    def derived_role(self, call: Call) -> DerivedRole | None:
-        """Return the role of the call that `next` returned; None while the clip is still captioned."""
-        return self._roles_left[0] if self._clip.next() is None and self._roles_left else None
-
-    def checked(self, role: DerivedRole, outcome: Outcome) -> Caption:
-        """Return what `take` makes of an outcome; one that failed is an empty caption with that check."""
+    def _checked(self, role: DerivedRole, outcome: Outcome) -> Caption:
+        """Turn an answer into a caption; a call that failed is an empty one with that check."""
         if isinstance(outcome, CallError):
             return Caption("", 0, (CALL_FAILED,), attempt=self._attempt)
         caption = held_against(self._context, outcome, self._attempt)

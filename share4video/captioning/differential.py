@@ -75,6 +75,7 @@ class Chain:
         parts: the parts' summaries since `hand_out`.
         start_s: time of the first key frame.
         end_s: time of the last key frame known.
+        taken: what the last answer came to, checks and all.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Chain:
         self.fast: Caption | None = None
         self.derived: dict[str, Caption] = {}  # by role; see `share4video.captioning.derived`
         self.rejection: Rejection | None = None
+        self.taken: Caption | Failure | None = None
         self._closed = False
         self._known = self._answered = self._fallbacks = 0  # key frames
         self._ahead: deque[_Frame] = deque()  # those without a caption
@@ -191,7 +193,7 @@ class Chain:
         """Take the outcome of ``step``, which must be the one `next` returned."""
         if step != self._pending:
             raise ValueError(f"{step.key} is not the step that was asked for")
-        self._pending = None
+        self._pending, self.taken = None, outcome
         if isinstance(outcome, Caption) and outcome.failed and step.attempt + 1 < ATTEMPTS:
             self._pending = replace(step, attempt=step.attempt + 1)
         elif step.kind in ("part", "summary", "fast"):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-from share4video.captioning.client import CallError, ChatClient, Outcome
-from share4video.captioning.clip import ClipRejected, SpanCaption, answer_or_error, of_frame
+from share4video.captioning.client import ChatClient
+from share4video.captioning.clip import SpanCaption, carried_through, of_frame
 from share4video.captioning.conversations import CAPTIONER, SUMMARIZER, CaptionPlan, ClipConversation
 from share4video.captioning.differential import Differential, PartSummary
 from share4video.captioning.roles import KeyFrame
@@ -52,23 +51,9 @@ async def follow_captions(
     rules = replace(plan.rules, fast=False, part_every_anchor=True, summary_budget_tokens=budget)
     conversation = ClipConversation(clip_id, None, replace(plan, rules=rules))
     clients = {CAPTIONER: captioner, SUMMARIZER: summarizer or captioner}
+    async for caption in carried_through(conversation, clients, frames):
+        yield _told(caption)
     chain = conversation.chain
-    outcome: Outcome | None = None
-    while True:
-        call = conversation.next()
-        if call is not None:
-            outcome = await answer_or_error(clients[call.engine], await asyncio.to_thread(call.build))
-            conversation.take(call, outcome)
-            for caption in chain.hand_out():
-                yield _told(caption)
-        elif chain.closed:
-            break
-        elif (frame := await asyncio.to_thread(next, frames, None)) is not None:
-            conversation.extend(frame)
-        else:
-            conversation.close()
-    if chain.rejection is not None:
-        raise ClipRejected(chain.rejection, outcome if isinstance(outcome, CallError) else None)
     if chain.summary is not None:
         yield SpanCaption("summary", 0, chain.start_s, chain.end_s, chain.summary.text, chain.summary.failed)
 

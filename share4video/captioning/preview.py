@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from share4video.captioning.client import CallError, ChatClient, ChatRequest, Completion, Endpoint, Outcome
+from share4video.captioning.client import ChatClient, ChatRequest, Completion, Endpoint, Outcome
+from share4video.captioning.clip import answer_or_error
 from share4video.captioning.conversations import (
     CAPTIONER,
     SUMMARIZER,
     CaptionPlan,
     ClipConversation,
-    checked,
+    FrameText,
 )
 from share4video.captioning.derived import DerivedConversation, DerivedPlan
 from share4video.captioning.differential import Caption
 from share4video.captioning.engine import connect_all, user_error_in
 from share4video.captioning.role_inputs import KeyFrame
-from share4video.captioning.scheduler import Call
 from share4video.captioning.steps import without_digest
 from share4video.config import CaptionConfig, EngineSpec
 
@@ -79,12 +79,17 @@ def caption_chosen(
     config: CaptionConfig,
     captioner: EngineSpec,
     summarizer: EngineSpec,
+    *,
+    cut_threshold: float | None,
+    frame_text: FrameText | None = None,
     on_clip: Callable[[int, int], None] | None = None,
 ) -> list[PreviewClip]:
     """Caption clips side by side, as the caption stage would.
 
     Args:
         captioner, summarizer: resolved ones; they may be the same.
+        cut_threshold: a key frame less similar than this to the one before begins a scene.
+        frame_text: scores the captions of single frames, where that is wanted.
         on_clip: called with (clips done, clips chosen).
 
     Raises:
@@ -92,11 +97,11 @@ def caption_chosen(
             refuses the key.
     """
     derived = DerivedPlan.of(config, summarizer)
-    plan = CaptionPlan.of(config, captioner, summarizer)
-    talks = [DerivedConversation(ClipConversation(clip.uri, clip.frames, plan), derived) for clip in chosen]
-    specs = {CAPTIONER: captioner, SUMMARIZER: summarizer}
+    plan = CaptionPlan.of(config, captioner, summarizer, cut_threshold=cut_threshold)
+    clips = [ClipConversation(clip.uri, clip.frames, plan, frame_text) for clip in chosen]
+    talks = [DerivedConversation(clip, derived) for clip in clips]
     with connect_all([captioner, summarizer]) as endpoints:
-        work = _converse(talks, dict(zip(specs, endpoints, strict=True)), specs, on_clip)
+        work = _converse(talks, dict(zip((CAPTIONER, SUMMARIZER), endpoints, strict=True)), on_clip)
         try:
             calls = asyncio.run(work)
         except BaseExceptionGroup as group:
@@ -107,7 +112,6 @@ def caption_chosen(
 async def _converse(
     talks: Sequence[DerivedConversation],
     endpoints: Mapping[str, Endpoint],
-    specs: Mapping[str, EngineSpec],
     on_clip: Callable[[int, int], None] | None,
 ) -> list[list[PreviewCall]]:
     """Carry all conversations through, side by side, and return the calls of each."""
@@ -122,12 +126,12 @@ async def _converse(
             request = await asyncio.to_thread(call.build)
             async with slots:
                 started = time.monotonic()
-                outcome = await _ask(clients[call.engine], request)
+                outcome = await answer_or_error(clients[call.engine], request)
                 seconds = time.monotonic() - started
-            failed = _failed(talk, call, outcome, specs[call.engine])
             name = without_digest(call.key)
-            calls.append(PreviewCall(name, call.engine, request, outcome, seconds, failed))
             talk.take(call, outcome)
+            failed = _failed(talk, outcome)
+            calls.append(PreviewCall(name, call.engine, request, outcome, seconds, failed))
         done += 1
         if on_clip is not None:
             on_clip(done, len(talks))
@@ -143,25 +147,16 @@ async def _converse(
     return [task.result() for task in tasks]
 
 
-async def _ask(client: ChatClient, request: ChatRequest) -> Outcome:
-    try:
-        return await client.ask(request)
-    except CallError as error:
-        return error.bare()
-
-
-def _failed(talk: DerivedConversation, call: Call, outcome: Outcome, spec: EngineSpec) -> tuple[str, ...]:
-    if not isinstance(outcome, Completion):
-        return ()
-    if (role := talk.derived_role(call)) is not None:
-        return talk.checked(role, outcome).failed
-    caption = checked(outcome, spec.wording)
-    return caption.failed if isinstance(caption, Caption) else ()
+def _failed(talk: DerivedConversation, outcome: Outcome) -> tuple[str, ...]:
+    """Return the checks that an answer failed, as the conversation found when it took it."""
+    taken = talk.chain.taken
+    return taken.failed if isinstance(outcome, Completion) and isinstance(taken, Caption) else ()
 
 
 def _shown(clip: ChosenClip, talk: DerivedConversation, calls: Sequence[PreviewCall]) -> PreviewClip:
     chain = talk.chain
     captions: dict[str, Caption] = {f"frame {d.frame + 1}": d.caption for d in chain.differentials}
+    captions |= {f"part_summary {p.start_s:.2f} to {p.end_s:.2f} s": p.caption for p in chain.parts}
     whole = {"fast": chain.fast, "summary": chain.summary}
     captions |= {role: caption for role, caption in whole.items() if caption is not None}
     captions |= chain.derived

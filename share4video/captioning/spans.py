@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from share4video.captioning.checks import EMPTY
+from share4video.captioning.checks import EMPTY, CheckContext
 from share4video.captioning.client import ChatClient, ChatRequest, Outcome
 from share4video.captioning.clip import answer_or_error
-from share4video.captioning.conversations import SUMMARIZER, checked, varied
+from share4video.captioning.conversations import SUMMARIZER, held_against, varied
 from share4video.captioning.differential import ATTEMPTS, Caption, Failure
 from share4video.captioning.notes import LINE_TOKENS, PROMPT_TOKENS, Notes, Part, estimated_tokens
 from share4video.captioning.role_inputs import Part as PartInput
 from share4video.captioning.role_inputs import RoleInput, Span, TimedCaption
-from share4video.captioning.roles import Dialect, messages
+from share4video.captioning.roles import Wording, leaks, messages
 from share4video.captioning.scheduler import Call
+from share4video.config import ChecksConfig
 
 Row = Mapping[str, Any]
 _FULL = ("first", "anchor")
@@ -66,6 +67,7 @@ class SpanConversation:
         name: seeds what is sampled.
         parts: rows of table ``captions`` of role ``part_summary``, of the same clip.
         budget_tokens: of one prompt, as `notes.estimated_tokens` counts; None is no bound.
+        checks: what the answers are held against.
 
     Attributes:
         result: None until it is done.
@@ -78,14 +80,16 @@ class SpanConversation:
         captions: SpanCaptions,
         parts: Sequence[Row],
         *,
-        dialect: Dialect,
+        wording: Wording,
         max_tokens: int,
         budget_tokens: int | None,
+        checks: ChecksConfig,
     ) -> None:
         self.result: Caption | Failure | None = None
         self._name, self._span_s = name, span_s
-        self._dialect: Dialect = dialect
+        self._wording: Wording = wording
         self._max_tokens, self._attempt = max_tokens, 0
+        self._checks, self._captions = checks, captions
         share = budget_tokens
         if budget_tokens is not None and captions.context:
             share = (budget_tokens + PROMPT_TOKENS) // 2
@@ -104,8 +108,7 @@ class SpanConversation:
         due = self._due()
         if due is None:
             key = f"span-{self._attempt}"
-            context, inside = (fold.notes.whole() for fold in self._folds.values())
-            given: RoleInput = Span(*self._span_s, context, inside)
+            given: RoleInput = Span(*self._span_s, *self._notes())
         else:
             side, part = due
             key = f"{side}-{part.level}-{part.number}-{self._attempt}"
@@ -113,14 +116,14 @@ class SpanConversation:
         return Call(key, SUMMARIZER, partial(self._request, given, key))
 
     def take(self, call: Call, outcome: Outcome) -> None:
-        caption = checked(outcome, self._dialect, self._attempt)
+        due = self._due()
+        caption = held_against(self._context_of(due[1] if due else None), outcome, self._attempt)
         if isinstance(caption, Caption) and caption.failed and self._attempt + 1 < ATTEMPTS:
             self._attempt += 1
             return
         if isinstance(caption, Caption) and EMPTY in caption.failed:
             caption = Failure("the engine's answer was empty")
         self._attempt = 0
-        due = self._due()
         if isinstance(caption, Failure) or due is None:
             self.result = caption
         else:
@@ -134,8 +137,28 @@ class SpanConversation:
             return "inside", part
         return None
 
+    def _notes(self) -> tuple[tuple[TimedCaption, ...], tuple[TimedCaption, ...]]:
+        return self._folds["context"].notes.whole(), self._folds["inside"].notes.whole()
+
+    def _context_of(self, part: Part | None) -> CheckContext:
+        """Return what the checks need to know of the answer for a part, or for the whole span.
+
+        What is told of a span may name times of all its captions, which may begin before it or end after it.
+        """
+        inside = self._captions.inside
+        if part is not None:
+            span_s, notes = (part.start_s, part.end_s), part.captions
+        else:
+            context, told = self._notes()
+            start_s, end_s = self._span_s
+            span_s = (min(start_s, inside[0]["start_s"]), max(end_s, inside[-1]["end_s"]))
+            notes = (*told, *context)
+        numbers = frozenset(range(inside[-1]["index"] + 2))
+        said = tuple(note.caption for note in notes)
+        return CheckContext(self._checks, leaks(self._wording), span_s, numbers, notes=said)
+
     def _request(self, given: RoleInput, key: str) -> ChatRequest:
-        request = ChatRequest(messages(self._dialect, given), self._max_tokens)
+        request = ChatRequest(messages(self._wording, given), self._max_tokens)
         return varied(request, self._attempt, f"{self._name}/{key}")
 
 

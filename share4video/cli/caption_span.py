@@ -46,9 +46,10 @@ def caption_spans(
                 span_s,
                 chosen,
                 found.parts,
-                dialect=engine.dialect,
+                wording=engine.wording,
                 max_tokens=settings.caption.max_tokens_summary,
                 budget_tokens=settings.caption.summary_budget_tokens,
+                checks=settings.caption.checks,
             )
             caption = await caption_span(client, conversation)
             if isinstance(caption, Failure):

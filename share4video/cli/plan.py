@@ -78,12 +78,10 @@ def plan(
     rows, looked_at, curated = _curate_pilot(source_parameter(source, wanted), pilot, wanted, store)
     opened = Store.open(store)
     frames = _key_frames(opened, curated)
-    measured = _measured(rates, frames, wanted)
-    encoder = load_manifest(opened, curated.keyframes).config.get("encoder")
+    cuts = cut_bound(wanted.caption, load_manifest(opened, curated.keyframes).config.get("encoder"))
+    measured = _measured(rates, frames, wanted, cuts)
     captioner, summarizer = wanted.engines.captioner, wanted.engines.summarizer
-    captions = CaptionPlan.of(
-        wanted.caption, captioner, summarizer, cut_threshold=cut_bound(wanted.caption, encoder)
-    )
+    captions = CaptionPlan.of(wanted.caption, captioner, summarizer, cut_threshold=cuts)
     derived = DerivedPlan.of(wanted.caption, summarizer or captioner)
     clips = _pilot_clips(opened, curated, frames, captions)
     made = estimate(rows, looked_at, clips, captions, derived, measured, prices)
@@ -132,11 +130,13 @@ def _key_frames(store: Store, curated: Curated) -> dict[str, Frames]:
     return {clip_id: tuple(of_clip) for clip_id, of_clip in frames.items()}
 
 
-def _measured(rates: Path | None, frames: Mapping[str, Frames], wanted: RunConfig) -> Measured:
+def _measured(
+    rates: Path | None, frames: Mapping[str, Frames], wanted: RunConfig, cut_threshold: float | None
+) -> Measured:
     if rates is not None:
         return read_rates(rates)
     with engines_running([wanted.engines.captioner, wanted.engines.summarizer]):
-        return measure(frames, wanted)
+        return measure(frames, wanted, cut_threshold=cut_threshold)
 
 
 def _pilot_clips(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,10 @@ class ChecksConfig(Config):
     min_frame_text_score: float | None = Field(None, ge=-1, le=1)
     judge: EngineSpec | None = None
     judge_share: float = Field(0.05, gt=0, le=1)
+
+    def of_text(self) -> Self:
+        """Return the checks that take no more than the text, no model."""
+        return self.without("frame_text_encoder", "min_frame_text_score", "judge", "judge_share")
 
     @model_validator(mode="after")
     def _possible(self) -> ChecksConfig:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from share4video.config.base import Config
+from share4video.config.captioning import ChecksConfig
 
 
 class AestheticConfig(Config):
@@ -101,12 +102,15 @@ class BriefConfig(Config):
     """One-sentence captions from uniform frames, and their embeddings.
 
     ``decode: nearest-iframe`` takes the codec key frame nearest to each frame, for a small part of the work.
+    ``checks`` are those of captions, in a run those of ``caption`` unless they are given here; what takes a
+    model beside the text is not checked.
     """
 
     frames: int = Field(4, ge=1, le=64)
     decode: Literal["exact", "nearest-iframe"] = "exact"
     max_tokens: int = Field(64, ge=1)
     embedder: str = "hashing"
+    checks: ChecksConfig = ChecksConfig()
     max_failed_share: float = Field(0.5, ge=0, le=1)  # of the clips; more fail the stage
     shards: int = Field(1, ge=1, le=1024)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from share4video.config.base import Config
 from share4video.config.captioning import CaptionConfig
 from share4video.config.curation import BriefConfig, DedupConfig, KeyframeConfig, ProbeConfig
@@ -28,3 +30,10 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _brief_captions_are_captions(self) -> RunConfig:
+        if "checks" not in self.brief.model_fields_set:
+            brief = self.brief.model_copy(update={"checks": self.caption.checks.of_text()})
+            object.__setattr__(self, "brief", brief)
+        return self

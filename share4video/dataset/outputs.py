@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -11,6 +12,7 @@ from share4video.errors import UserError
 from share4video.store import Store
 
 _CLIPS_STAGE, _DATASET_STAGE = "dedup", "dataset"
+EARLIER = "@earlier"  # in a dataset's configuration in its manifest: the version it was added to
 
 
 def stored_manifests(store: Store, stage: str = "") -> Iterator[Manifest]:
@@ -21,6 +23,12 @@ def stored_manifests(store: Store, stage: str = "") -> Iterator[Manifest]:
                 yield Manifest.model_validate_json(store.get(key))
             except (KeyError, ValidationError):
                 continue
+
+
+def earlier_of(config: Mapping[str, Any]) -> StageRef | None:
+    """Return the version that a dataset was added to, from its manifest's configuration."""
+    earlier = config.get(EARLIER)
+    return StageRef.parse(earlier) if earlier else None
 
 
 def published_clips(store: Store, text: str) -> StageRef | None:

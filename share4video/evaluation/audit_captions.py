@@ -18,6 +18,7 @@ async def caption_orders(
 ) -> dict[Playing, Played]:
     """Caption a clip's key frames in the orders of `orders`, with the same machine, prompts and checks.
 
+    Whatever the settings, there are no anchors and every difference is told from two key frames.
     Captions that stand in for a difference that failed are left out, as are orders of which nothing came.
 
     Args:
@@ -28,7 +29,12 @@ async def caption_orders(
         UserError: the engine refuses the key or knows no such model.
     """
     settings = config.model_copy(
-        update={"anchor_every_frames": None, "anchor_every_s": None, "max_fallback_share": 1.0}
+        update={
+            "anchor_every_frames": None,
+            "anchor_every_s": None,
+            "max_fallback_share": 1.0,
+            "window": 2,  # every key frame has a caption of its own to compare
+        }
     )
 
     async def play(playing: Playing, order: Sequence[int]) -> Played | None:

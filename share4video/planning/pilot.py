@@ -69,7 +69,9 @@ class _Metered:
         return call.build()
 
 
-def measure(clips: Mapping[str, Frames], config: RunConfig) -> Measured:
+def measure(
+    clips: Mapping[str, Frames], config: RunConfig, *, cut_threshold: float | None = None
+) -> Measured:
     """Caption ``clips`` as a run would, briefly and in full, and return what the calls took.
 
     Nothing is published and nothing is remembered. With fewer clips than ``max_in_flight`` the engine is
@@ -77,6 +79,7 @@ def measure(clips: Mapping[str, Frames], config: RunConfig) -> Measured:
 
     Args:
         clips: key frames in order of time by clip_id.
+        cut_threshold: a key frame less similar than this to the one before begins a scene.
 
     Raises:
         UserError: there is no clip, or an engine does not start or answer.
@@ -85,7 +88,7 @@ def measure(clips: Mapping[str, Frames], config: RunConfig) -> Measured:
         raise UserError("there is no clip to measure with", fix="take a larger pilot")
     engines = config.engines
     with connect_all([engines.captioner, engines.summarizer or engines.captioner]) as endpoints:
-        meter = asyncio.run(_run(clips, config, endpoints))
+        meter = asyncio.run(_run(clips, config, endpoints, cut_threshold))
     calls = {kind: mean_rate(rows) for kind, rows in sorted(meter.calls.items())}
     again = meter.again / max(1, sum(map(len, meter.calls.values())))
     words = {kind: rate for kind, rate in calls.items() if kind in TEXT_STEPS}
@@ -111,8 +114,13 @@ def _rates(endpoint: Endpoint, roles: dict[str, RoleRate], again: float, clips: 
     )
 
 
-async def _run(clips: Mapping[str, Frames], config: RunConfig, endpoints: Sequence[Endpoint]) -> _Meter:
-    jobs = _Jobs(clips, config, [endpoint.spec for endpoint in endpoints])
+async def _run(
+    clips: Mapping[str, Frames],
+    config: RunConfig,
+    endpoints: Sequence[Endpoint],
+    cut_threshold: float | None,
+) -> _Meter:
+    jobs = _Jobs(clips, config, [endpoint.spec for endpoint in endpoints], cut_threshold)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(ChatClient(e)) for e in dict.fromkeys(endpoints)]
         by_role = {CAPTIONER: clients[0], SUMMARIZER: clients[-1]}
@@ -125,10 +133,16 @@ async def _run(clips: Mapping[str, Frames], config: RunConfig, endpoints: Sequen
 class _Jobs:
     """Every clip twice: in brief, from a few of its key frames, and in full."""
 
-    def __init__(self, clips: Mapping[str, Frames], config: RunConfig, specs: Sequence[EngineSpec]) -> None:
+    def __init__(
+        self,
+        clips: Mapping[str, Frames],
+        config: RunConfig,
+        specs: Sequence[EngineSpec],
+        cut_threshold: float | None,
+    ) -> None:
         self.meter = _Meter()
         self._clips, self._brief, self._captioner = list(clips.items()), config.brief, specs[0]
-        self._captions = CaptionPlan.of(config.caption, *specs)
+        self._captions = CaptionPlan.of(config.caption, *specs, cut_threshold=cut_threshold)
         self._derived = DerivedPlan.of(config.caption, specs[1])
         calls = [len(frames) + 1 + len(self._derived.roles) for frames in clips.values()]
         self.weights = np.array([1] * len(clips) + calls, np.int32)
@@ -138,7 +152,8 @@ class _Jobs:
         if number < len(self._clips):
             wanted = min(self._brief.frames, len(frames))
             few = [frames[len(frames) * n // wanted] for n in range(wanted)]
-            brief = BriefConversation(clip_id, few, self._captioner.wording, self._brief.max_tokens)
+            wording, settings = self._captioner.wording, self._brief
+            brief = BriefConversation(clip_id, few, wording, settings.max_tokens, settings.checks)
             return f"{clip_id}/brief", _Metered(brief, self.meter)
         clip = ClipConversation(clip_id, frames, self._captions)
         return clip_id, _Metered(DerivedConversation(clip, self._derived), self.meter)

@@ -136,7 +136,9 @@ def _output(inputs: BriefInputs, config: BriefConfig, store: Store) -> ShardSet:
         STAGE,
         VERSION,
         inputs=[ref.content_hash for ref in (inputs.clips, inputs.published) if ref is not None],
-        config=config.without("max_failed_share").model_copy(update={"embedder": encoder.name}),
+        config=config.without("max_failed_share").model_copy(
+            update={"embedder": encoder.name, "checks": config.checks.of_text()}
+        ),
         identity={
             "engine": identity(inputs.engine),
             "prompts": prompt_version(inputs.engine.wording),
@@ -218,7 +220,7 @@ async def _describe(
         shown = [
             KeyFrame(n, frame.timestamp_s, encode_jpeg(frame.image)) for n, frame in enumerate(frames, 1)
         ]
-        return BriefConversation(clip["clip_id"], shown, engine.wording, config.max_tokens)
+        return BriefConversation(clip["clip_id"], shown, engine.wording, config.max_tokens, config.checks)
 
     def done(finished: Finished) -> None:
         results[clips[finished.number]["clip_id"]] = _result(finished.conversation)

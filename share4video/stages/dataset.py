@@ -19,6 +19,7 @@ from share4video.dataset.card import CardFacts, data_card
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.licences import commercial_use
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.dataset.outputs import earlier_of
 from share4video.dataset.published import ClipSample, released_record
 from share4video.dataset.shards import ShardSet, read_file, read_table, table_from_rows
 from share4video.errors import UserError
@@ -40,7 +41,6 @@ VERSION = "1"
 EXPORT_NAME = "sharegpt4video.jsonl"
 CARD_NAME = "README.md"
 NO_SUMMARY, LICENCE = "no_summary", "licence"
-_EARLIER = "@earlier"  # in a manifest's configuration: the version this one was added to
 TABLE_NAMES = ("clips", "differentials", "captions", "links", "rejects")
 
 Row = Mapping[str, Any]
@@ -121,12 +121,6 @@ def earlier_versions(store: Store, earlier: StageRef | None) -> list[tuple[str, 
         held = load_manifest(store, earlier).rows("clips") if earlier else 0
         found.append((str(manifest.ref), manifest.rows("clips") - held))
     return found[::-1]
-
-
-def earlier_of(config: Mapping[str, Any]) -> StageRef | None:
-    """Return the version that one was added to, from its manifest's configuration."""
-    earlier = config.get(_EARLIER)
-    return StageRef.parse(earlier) if earlier else None
 
 
 def allowed_by(config: LicenceConfig, licence: str) -> bool:

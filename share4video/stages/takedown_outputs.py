@@ -23,6 +23,7 @@ from share4video.dataset.manifest import (
     canonical_json,
     hash_content,
 )
+from share4video.dataset.outputs import earlier_of
 from share4video.dataset.schema import TABLES
 from share4video.dataset.shards import empty_table, parse_table, read_verified, recipe_key, table_bytes
 from share4video.dataset.tombstones import Succession, Tombstones, succession_of
@@ -182,7 +183,7 @@ class _Writer:
         }
         rows = {name: table.to_pylist() for name, table in held.items()}
         last = shards[-1]
-        earlier = dataset.earlier_versions(self._store, dataset.earlier_of(config))
+        earlier = dataset.earlier_versions(self._store, earlier_of(config))
         settings = DatasetConfig(
             **{name: config[name] for name in DatasetConfig.model_fields if name in config}
         )

@@ -18,7 +18,7 @@ from share4video.captioning.clip import (
     recaption_with,
     stream_captions,
 )
-from share4video.config import KeyframeConfig
+from share4video.config import CaptionConfig, ChecksConfig, KeyframeConfig
 from share4video.errors import UserError
 from tests.engines import FakeEngine, frames
 from tests.media.clips import picture, write_clip
@@ -54,6 +54,20 @@ def test_only_the_wanted_captions_come(fake_engine: FakeEngine, roles: list[Clip
     captions = stream(fake_engine, roles)
     assert sorted({c.role for c, _ in captions}) == sorted(roles)
     assert len(fake_engine.calls()) == calls
+
+
+def test_checks_that_a_key_frames_caption_failed_come_with_it(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(finish_reason="length")
+    with pytest.raises(ClipRejected):
+        stream(fake_engine, ["sliding"])
+
+    async def run() -> list[SpanCaption]:
+        config = CaptionConfig(max_fallback_share=1)
+        async with ChatClient(fake_engine.endpoint()) as client:
+            captions = stream_captions(frames(2), ["sliding"], captioner=client, config=config)
+            return [caption async for caption in captions]
+
+    assert [(one.checks, one.fallback) for one in asyncio.run(run())] == [(("truncated",), True)] * 2
 
 
 def test_a_summarizer_of_its_own_is_asked_for_the_summary(fake_engine: FakeEngine) -> None:
@@ -93,6 +107,17 @@ def test_recaption(fake_engine: FakeEngine) -> None:
 
     with pytest.raises(CallError, match="empty"):
         asyncio.run(run())
+
+
+def test_a_recaption_is_held_against_the_checks_that_are_set(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(answer="一只狗在草地上奔跑, 然后停下来了。")
+
+    async def failed(checks: ChecksConfig) -> tuple[str, ...]:
+        async with ChatClient(fake_engine.endpoint()) as client:
+            return (await recaption_with(client, "a dog", checks=checks)).failed
+
+    assert asyncio.run(failed(ChecksConfig(language="zh"))) == ()
+    assert asyncio.run(failed(ChecksConfig(language="en"))) == ("language",)
 
 
 def test_a_video_file_is_captioned_at_its_key_frames(fake_engine: FakeEngine, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from share4video.captioning.differential import Caption, Failure
 from share4video.captioning.notes import estimated_tokens
 from share4video.captioning.roles import Dialect
 from share4video.captioning.spans import SpanCaptions, SpanConversation, caption_span
+from share4video.config import ChecksConfig
 from tests.engines import FakeEngine
 
 
@@ -80,12 +81,20 @@ def ask(
     parts: list[dict[str, Any]] | None = None,
     budget: int | None = 6144,
     dialect: Dialect = "teacher",
+    checks: ChecksConfig | None = None,
 ) -> Caption | Failure:
     async def run() -> Caption | Failure:
         async with ChatClient(fake.endpoint(retries=0, dialect=dialect)) as client:
             chosen = SpanCaptions.of(rows, *span)
             conversation = SpanConversation(
-                "clip", span, chosen, parts or [], dialect=dialect, max_tokens=64, budget_tokens=budget
+                "clip",
+                span,
+                chosen,
+                parts or [],
+                wording=dialect,
+                max_tokens=64,
+                budget_tokens=budget,
+                checks=checks or ChecksConfig(),
             )
             caption = await caption_span(client, conversation)
             assert conversation.calls_left == 0
@@ -144,3 +153,44 @@ def test_stored_summaries_of_parts_spare_calls(fake_engine: FakeEngine) -> None:
     assert "From 16.00 s to 30.00 s: Part 1." in call["prompt"]
     assert "Key frame 57 at 112.00 s: (56)" in call["prompt"]
     assert "(8)" not in call["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "failed"),
+    [
+        ("At 9 s the ball lies still.", ()),
+        ("At 40 s the ball lies still.", ("time_out_of_range",)),
+        ("In frame 9 the ball lies still.", ("frame_number",)),
+        ('The ball says "STOP HERE NOW".', ("unsupported_quote",)),
+    ],
+)
+def test_an_answer_is_held_against_the_span_and_its_notes(
+    fake_engine: FakeEngine, answer: str, failed: tuple[str, ...]
+) -> None:
+    fake_engine.settings(answer=answer)
+    caption = ask(fake_engine, film(6, anchors=(3,), text="The red ball rolls on."), (7.0, 10.0))
+    assert isinstance(caption, Caption)
+    assert caption.failed == failed
+    assert len(fake_engine.calls()) == 1 + bool(failed)
+
+
+def test_a_part_is_held_against_its_own_span(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(answer="At 100 s the ball lies still.")
+    rows = film(60, text="The red ball rolls on over the grass.")
+    ask(fake_engine, rows, (0.0, 118.0), budget=2048)
+    prompts = [call["prompt"] for call in fake_engine.calls()]
+    first = [prompt for prompt in prompts if prompt == prompts[0]]
+    assert "at 100.00 s" not in first[0]
+    assert len(first) == 2
+    assert prompts[-1] not in prompts[:-1]
+
+
+def test_checks_are_those_that_are_set(fake_engine: FakeEngine) -> None:
+    fake_engine.settings(answer="红色的球在草地上滚动, 然后停下来了。")
+    rows = film(3)
+    caption = ask(fake_engine, rows, (0.0, 4.0), checks=ChecksConfig(language="zh"))
+    assert isinstance(caption, Caption)
+    assert caption.failed == ()
+    caption = ask(fake_engine, rows, (0.0, 4.0))
+    assert isinstance(caption, Caption)
+    assert caption.failed == ("language",)

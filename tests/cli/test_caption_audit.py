@@ -88,3 +88,26 @@ def test_the_nano_captioner_looks_at_time(source: Path, work_root: Path, tmp_pat
     assert tests["reversed"]["tested"] > 0
     assert tests["reversed"]["violated"] <= tests["reversed"]["tested"] / 2
     assert tests["frozen"]["violated"] <= tests["frozen"]["tested"] / 2
+
+
+def test_steps_are_of_two_frames_whatever_the_window(host: EngineHost, source: Path, tmp_path: Path) -> None:
+    host.answer = lambda _: "The camera pans to the left."
+    engine = (source / "clip-0.mp4", "--engine", f"{host.root}/v1#tiny", "--frames", "5")
+    reports = []
+    for window in (2, 4):
+        out = tmp_path / f"{window}.json"
+        assert audit(*engine, "--set", f"caption.window={window}", "--out", out)[0] == 0
+        reports.append(AuditReport.model_validate_json(out.read_text()))
+    assert len(reports[0].played["clip-0.mp4"]["forward"].captions) == 4
+    assert reports[0] == reports[1]
+
+
+def test_the_report_names_the_prompts_that_were_sent(host: EngineHost, source: Path, tmp_path: Path) -> None:
+    host.answer = lambda _: "Nothing changes."
+    roles = {"difference": {"user": "Was ist neu seit {before}?"}}
+    own = json.dumps({"name": "german", "base": "teacher", "roles": roles})
+    out = tmp_path / "audit.json"
+    engine = f"engines.captioner={{url: {host.root}/v1, model: tiny, dialect: teacher, prompts: {own}}}"
+    code, _, complaint = audit(source / "clip-0.mp4", "--frames", "2", "--out", out, "--set", engine)
+    assert code == 0, complaint
+    assert AuditReport.model_validate_json(out.read_text()).prompt_version.startswith("german")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from share4video.captioning.stored import find_clip
 from share4video.cli.main import app
 from share4video.config import CaptionConfig, DatasetConfig
-from share4video.dataset.manifest import StageRef
+from share4video.dataset.manifest import StageRef, load_manifest
+from share4video.dataset.shards import ShardSet, read_table
 from share4video.stages.caption import run_stage as run_caption
 from share4video.stages.dataset import DatasetInputs, run_stage
 from share4video.store import LocalStore
@@ -41,8 +45,21 @@ def publish_dataset(root: Path, captioned: Captioned, title: str) -> StageRef:
     return run_stage(inputs, DatasetConfig(title=title), LocalStore(root)).ref
 
 
-def ask(fake: FakeEngine, root: Path, *words: str) -> Result:
-    engine = f"{{url: {fake.base_url}, model: fake, dialect: teacher, retries: 0}}"
+def recaptioned(root: Path, captioned: Captioned) -> Captioned:
+    """Publish other captions of the same clips."""
+    store = LocalStore(root)
+    tables = {name: read_table(store, captioned.caption, name) for name in ("differentials", "captions")}
+    told = tables["differentials"]
+    other = pa.array([f"{caption} Again." for caption in told["caption"].to_pylist()])
+    tables["differentials"] = told.set_column(told.schema.get_field_index("caption"), "caption", other)
+    inputs = load_manifest(store, captioned.caption).inputs
+    output = ShardSet(store, "caption", "1", inputs=inputs, config=CaptionConfig(window=3))
+    output.commit(0, tables)
+    return replace(captioned, caption=output.publish(1).ref)
+
+
+def ask(fake: FakeEngine, root: Path, *words: str, prompts: str = "null") -> Result:
+    engine = f"{{url: {fake.base_url}, model: fake, dialect: teacher, retries: 0, prompts: {prompts}}}"
     settings = ["--set", f"engines.captioner={engine}", "--set", "engines.summarizer=null"]
     return CliRunner().invoke(app, ["caption", *words, "--store", str(root), *settings])
 
@@ -82,7 +99,7 @@ def test_the_output_of_the_caption_stage_will_do(
 def test_of_several_datasets_one_must_be_chosen(
     fake_engine: FakeEngine, root: Path, captioned: Captioned, dataset: StageRef
 ) -> None:
-    other = publish_dataset(root, captioned, "The same clips")
+    other = publish_dataset(root, recaptioned(root, captioned), "The same clips")
     said = ask(fake_engine, root, "clip-red", "--span", "0-2")
     assert said.exit_code == 2
     assert "2 outputs hold this clip (clip-red): choose one with --dataset:" in said.stderr
@@ -151,3 +168,49 @@ def test_clips_of_the_caption_stage_have_their_files_names_too(
     shutil.rmtree(root / "dedup")
     assert ask(fake_engine, root, "0.mp4", "--span", "3-30").exit_code == 2
     assert json.loads(ask(fake_engine, root, "clip-00", "--span", "3-30").stdout)["end_s"] == 30.0
+
+
+def test_own_prompts_and_checks_are_those_of_the_settings(
+    fake_engine: FakeEngine, root: Path, dataset: StageRef
+) -> None:
+    fake_engine.settings(finish_reason="length")
+    span = {"user": "Von {start_s} bis {end_s}: {captions} {context}"}
+    prompts = json.dumps({"name": "german", "base": "teacher", "roles": {"span": span}})
+    words = ("clip-red", "--span", "0.5-2", "--set", "caption.checks.off=[truncated]")
+    said = ask(fake_engine, root, *words, prompts=prompts)
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["checks"] == []
+    (call,) = fake_engine.calls()
+    assert "Von 0.50 bis 2.00:" in call["prompt"]
+
+
+def test_outputs_with_the_same_captions_are_one(
+    fake_engine: FakeEngine, root: Path, captioned: Captioned, dataset: StageRef
+) -> None:
+    publish_dataset(root, captioned, "The same clips")
+    said = ask(fake_engine, root, "clip-red", "--span", "0-2")
+    assert said.exit_code == 0, said.output
+
+
+def test_of_versions_the_newest_is_asked(
+    fake_engine: FakeEngine, root: Path, captioned: Captioned, dataset: StageRef, tmp_path: Path
+) -> None:
+    store = LocalStore(root)
+    for colours in (["white"], ["white"]):
+        new = publish_captioned(store, tmp_path, colours)
+        inputs = DatasetInputs(new.clips, new.brief, new.keyframes, new.caption, dataset)
+        dataset = run_stage(inputs, DatasetConfig(), store).ref
+    assert find_clip(store, "clip-red").ref == dataset
+    said = ask(fake_engine, root, "clip-red", "--span", "0-2")
+    assert said.exit_code == 0, said.output
+
+
+def test_a_damaged_output_is_said_only_where_nothing_is_found(
+    fake_engine: FakeEngine, root: Path, dataset: StageRef
+) -> None:
+    (root / "dataset" / "broken").mkdir()
+    (root / "dataset" / "broken" / "manifest.json").write_text("{")
+    assert ask(fake_engine, root, "clip-red", "--span", "0-2").exit_code == 0
+    said = ask(fake_engine, root, "nobody", "--span", "0-2")
+    assert said.exit_code == 2
+    assert "damaged" in said.stderr

@@ -9,13 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from share4video.cli.main import app
+from share4video.config import CaptionConfig
 from share4video.dataset.manifest import StageRef
-from share4video.dataset.shards import load_manifest
+from share4video.dataset.shards import ShardSet, load_manifest, read_table, table_from_rows
 from share4video.planning.actual import read_actual
 from share4video.planning.estimate import Plan
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.media.clips import write_clip
+from tests.stages.captioned import publish_captioned
 
 SETTINGS = (
     "probe.min_duration_s=1",
@@ -41,7 +43,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work_root: Path, loca
 def call(engine: FakeEngine, *arguments: str) -> tuple[int, str, str]:
     settings = (f"engines.captioner={engine.spec().model_dump_json()}", *SETTINGS)
     given = [word for setting in settings for word in ("--set", setting)]
-    result = CliRunner().invoke(app, [*arguments, "--store", "store", *given])
+    result = CliRunner().invoke(app, [arguments[0], "--store", "store", *given, *arguments[1:]])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -133,3 +135,47 @@ def test_what_is_no_file_of_rates_is_named(films: Path, fake_engine: FakeEngine,
     code, _, said = call(fake_engine, "plan", "films", "--rates", "rates.json")
     assert code == 2
     assert "these are no rates" in said
+
+
+def test_the_pilot_is_measured_with_the_cuts_of_a_run(
+    films: Path, fake_engine: FakeEngine, tmp_path: Path
+) -> None:
+    settings = ("caption.cut_threshold=1", "keyframes.mode=paper", "keyframes.threshold=1")
+    cut = [word for setting in settings for word in ("--set", setting)]
+    code, _, _ = call(fake_engine, "plan", "films", "--pilot", "4", "--out", "plan.json", *cut)
+    assert code == 0
+    plan = Plan.model_validate_json((tmp_path / "plan.json").read_bytes())
+    assert plan.calls["anchor"] > 0
+    assert "anchor" in plan.measured.captioner.roles
+    assert "difference" not in plan.measured.captioner.roles
+
+
+def test_what_was_taken_over_is_not_counted(films: Path, fake_engine: FakeEngine, tmp_path: Path) -> None:
+    code, told, _ = call(fake_engine, "caption", "films")
+    assert code == 0
+    store = LocalStore(tmp_path / "store")
+    first, dataset = StageRef.parse(told.split()[1]), told.split()[-1]
+    write_clip(films / "more.mp4", frames=70)
+    code, told, _ = call(fake_engine, "caption", "films", "--add-to", dataset)
+    assert code == 0
+    second = StageRef.parse(told.split()[1])
+    actual = read_actual(store, second)
+    assert load_manifest(store, second).rows("differentials") > actual.key_frames
+    assert actual.clips == 1
+    assert actual.calls == actual.key_frames + 1
+    assert read_actual(store, first).clips == 12
+
+
+def test_calls_without_an_answer_are_not_counted(store: LocalStore, tmp_path: Path) -> None:
+    made = publish_captioned(store, tmp_path, ["red"])
+    whole = read_actual(store, made.caption)
+    captions = read_table(store, made.caption, "captions")
+    failed = captions.to_pylist()[0] | {"role": "prompt", "caption": "", "tokens": 0, "prompt_tokens": 0}
+    rows = [*captions.to_pylist(), failed | {"checks": ["call_failed"]}]
+    output = ShardSet(store, "caption", "1", inputs=["a", "b"], config=CaptionConfig(short_prompts=True))
+    told = {
+        "differentials": read_table(store, made.caption, "differentials"),
+        "captions": table_from_rows("captions", rows),
+    }
+    output.commit(0, told)
+    assert read_actual(store, output.publish(1).ref) == whole

@@ -142,3 +142,39 @@ def test_mistakes_are_sentences(upstream: UpstreamHost, films: Path, tmp_path: P
     assert run.exit_code == 2
     assert "knows only the synthetic clips" in run.stderr and "--engine qwen3-vl-8b" in run.stderr
     assert not Path("preview.html").exists()
+
+
+def test_scenes_begin_where_those_of_a_run_do(upstream: UpstreamHost, films: Path) -> None:
+    upstream.answer = lambda body: "A film."
+    for bound, key in ((-1, "difference-1-0"), (1, "anchor-1-0")):
+        run = preview(upstream, films, "--clips", "1", "--set", f"caption.cut_threshold={bound}")
+        assert run.exit_code == 0
+        shown = " ".join(Page(Path("preview.html").read_text()).texts)
+        assert [key in shown for key in ("difference-1-0", "anchor-1-0")] == [
+            key == "difference-1-0",
+            key == "anchor-1-0",
+        ]
+
+
+def test_answers_are_held_against_the_checks_of_the_settings(upstream: UpstreamHost, films: Path) -> None:
+    upstream.answer = lambda body: "In frame 9 something happens at 90 s."
+    options = ("--clips", "1", "--set", "caption.max_fallback_share=1")
+    assert preview(upstream, films, *options).exit_code == 0
+    shown = " ".join(" ".join(Page(Path("preview.html").read_text()).texts).split())
+    asked = len(upstream.seen)
+    assert shown.count("time out of range") >= asked == 12
+    off = ("--set", "caption.checks.off=[frame_number,time_out_of_range]")
+    assert preview(upstream, films, *options, *off).exit_code == 0
+    shown = " ".join(" ".join(Page(Path("preview.html").read_text()).texts).split())
+    assert len(upstream.seen) - asked == 4
+    assert "time out of range" not in shown
+
+
+def test_summaries_of_parts_are_shown(upstream: UpstreamHost, films: Path) -> None:
+    words = " ".join(f"Thing {n} of the film is {n * n} steps away." for n in range(25))
+    upstream.answer = lambda body: f"Answer {len(upstream.seen)}. {words}"
+    options = ("keyframes.interval_s=0.25", "caption.summary_budget_tokens=2048")
+    given = [word for option in options for word in ("--set", option)]
+    assert preview(upstream, films, "--clips", "1", *given).exit_code == 0
+    shown = " ".join(Page(Path("preview.html").read_text()).texts)
+    assert "part_summary 0.00 to " in shown

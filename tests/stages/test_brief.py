@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from share4video.captioning.engine import ENDPOINTS_VARIABLE, identity
-from share4video.config import BriefConfig, DedupConfig, EngineSpec
+from share4video.config import BriefConfig, ChecksConfig, DedupConfig, EngineSpec
 from share4video.curation.encoders import text_encoder
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import read_table
@@ -242,6 +242,20 @@ def test_an_empty_answer_is_asked_for_again_and_then_a_reject(
         run_stage(inputs_of(store, rows[:2], source, fake_engine), CONFIG, store)
     asked = [(call["body"]["temperature"], "seed" in call["body"]) for call in fake_engine.calls()]
     assert sorted(asked) == [(0.0, False), (0.0, False), (0.7, True), (0.7, True)]
+
+
+def test_sentences_are_held_against_the_checks_that_are_set(
+    store: LocalStore, rows: list[dict[str, Any]], source: Path, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    fake_engine.settings(answer="一只狗在草地上奔跑, 然后停下来了。")
+    inputs = inputs_of(store, rows, source, fake_engine)
+    flagged = run_stage(inputs, CONFIG, store)
+    assert (flagged.metrics["flagged_captions"], len(fake_engine.calls())) == (CLIPS, 2 * CLIPS)
+    sound = run_stage(inputs, BriefConfig(checks=ChecksConfig(language="zh")), store)
+    assert (sound.metrics["flagged_captions"], len(fake_engine.calls())) == (0, 3 * CLIPS)
+    assert sound.ref.key != flagged.ref.key
+    judge = ChecksConfig(judge=fake_engine.spec())
+    assert run_stage(inputs, BriefConfig(checks=judge), store).ref == flagged.ref
 
 
 def test_a_model_for_synthetic_clips_is_not_believed_on_others(
