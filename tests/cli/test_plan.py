@@ -9,11 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from share4video.cli.main import app
-from share4video.config import CaptionConfig
+from share4video.config import CaptionConfig, DatasetConfig
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.shards import ShardSet, load_manifest, read_table, table_from_rows
 from share4video.planning.actual import read_actual
 from share4video.planning.estimate import Plan
+from share4video.stages.caption import CaptionInputs
+from share4video.stages.caption import run_stage as run_caption
+from share4video.stages.dataset import DatasetInputs
+from share4video.stages.dataset import run_stage as publish_dataset
 from share4video.store import LocalStore
 from tests.engines import FakeEngine
 from tests.media.clips import write_clip
@@ -150,20 +154,18 @@ def test_the_pilot_is_measured_with_the_cuts_of_a_run(
     assert "difference" not in plan.measured.captioner.roles
 
 
-def test_what_was_taken_over_is_not_counted(films: Path, fake_engine: FakeEngine, tmp_path: Path) -> None:
-    code, told, _ = call(fake_engine, "caption", "films")
-    assert code == 0
-    store = LocalStore(tmp_path / "store")
-    first, dataset = StageRef.parse(told.split()[1]), told.split()[-1]
-    write_clip(films / "more.mp4", frames=70)
-    code, told, _ = call(fake_engine, "caption", "films", "--add-to", dataset)
-    assert code == 0
-    second = StageRef.parse(told.split()[1])
-    actual = read_actual(store, second)
-    assert load_manifest(store, second).rows("differentials") > actual.key_frames
-    assert actual.clips == 1
-    assert actual.calls == actual.key_frames + 1
-    assert read_actual(store, first).clips == 12
+def test_what_was_taken_over_is_not_counted(
+    store: LocalStore, fake_engine: FakeEngine, tmp_path: Path, work_root: Path
+) -> None:
+    made = publish_captioned(store, tmp_path, ["red", "green"])
+    inputs = DatasetInputs(made.clips, made.brief, made.keyframes, made.caption)
+    published = publish_dataset(inputs, DatasetConfig(), store).ref
+    again = CaptionInputs(made.clips, made.keyframes, fake_engine.spec(), published=published)
+    ref = run_caption(again, CaptionConfig(), store).ref
+    assert load_manifest(store, ref).rows("differentials") == 4
+    actual = read_actual(store, ref)
+    assert (actual.clips, actual.key_frames, actual.calls, actual.tokens) == (0, 0, 0, 0)
+    assert read_actual(store, made.caption).calls == 6
 
 
 def test_calls_without_an_answer_are_not_counted(store: LocalStore, tmp_path: Path) -> None:
