@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import FORMATS, export
 from share4video.media.compose import stacked_pair, tall_strip
+from share4video.media.sources import join_sources
 from share4video.stages import mixture
 from share4video.store import LocalStore
 from tests.export.material import (
@@ -319,6 +321,53 @@ def test_clips_are_left_out_by_a_rule_or_without_a_summary(store: LocalStore, tm
     )
     assert (index["rows_out"], index["rejects"]) == (1, {"no_summary": 1, "not_commercial": 1})
     assert index["filter"] == "commercial_only"
+
+
+def test_an_export_of_nothing_is_an_error_and_no_folder(store: LocalStore, tmp_path: Path) -> None:
+    clips = [clip_row("a"), clip_row("b", start_s=1.0), clip_row("c", start_s=1.0)]
+    captions = [caption_row(name, "summary", "Of a part.") for name in "bc"]
+    ref = publish_tables(store, [{"clips": clips, "captions": captions, "differentials": [], "rejects": []}])
+    said = r"none of 3 rows is left, 1 as no_summary, 2 as part_of_a_file \(.*for one, [abc]\.mp4: "
+    with pytest.raises(UserError, match=said):
+        export(store, ref, tmp_path / "out", "llava-video")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_videos_of_a_version_that_grew_come_from_both_folders(
+    store: LocalStore, published: Published, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    (published.source / "blue.mp4").rename(later / "blue.mp4")
+    options = ExportOptions(source=join_sources([str(published.source), str(later)]))
+    index = export(store, published.dataset, tmp_path / "out", "llava-grid", options)
+    assert (index["rows_out"], index["rejects"]) == (3, {})
+
+
+def test_a_file_is_no_folder_and_a_link_to_one_is(
+    store: LocalStore, published: Published, tmp_path: Path
+) -> None:
+    file, link, folder = tmp_path / "file", tmp_path / "link", tmp_path / "folder"
+    file.touch()
+    with pytest.raises(UserError, match="this is a file, no folder"):
+        export(store, published.dataset, file, "sharegpt4video")
+    folder.mkdir()
+    link.symlink_to(folder)
+    export(store, published.dataset, link, "sharegpt4video")
+    assert (folder / "export.json").is_file() and link.is_symlink()
+
+
+def test_a_disk_that_takes_no_more_is_a_sentence(
+    store: LocalStore, published: Published, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(UserError, match="cannot finish the export: File too large"):
+            export(store, published.dataset, tmp_path / "out", "huggingface")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_videos_that_cannot_be_decoded_are_left_out_and_lost_ones_stop(
