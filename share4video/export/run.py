@@ -31,11 +31,12 @@ class Format:
     needs: Needs = ""
 
 
+CAPTIONER = "captioner"
 FORMATS: dict[str, Format] = {
     "sharegpt4video": Format(write_sharegpt4video),
     "llava-video": Format(write_llava_video),
     "llava-grid": Format(write_llava_grid, needs="videos"),
-    "captioner": Format(write_captioner, needs="key frames"),
+    CAPTIONER: Format(write_captioner, needs="key frames"),
     "open-sora": Format(write_open_sora),
     "open-sora-plan": Format(write_open_sora_plan),
     "huggingface": Format(write_huggingface),

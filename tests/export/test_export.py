@@ -6,10 +6,6 @@ import hashlib
 import io
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -344,32 +340,6 @@ def test_the_videos_of_a_version_that_grew_come_from_both_folders(
     assert (index["rows_out"], index["rejects"]) == (3, {})
 
 
-def test_a_file_is_no_folder_and_a_link_to_one_is(
-    store: LocalStore, published: Published, tmp_path: Path
-) -> None:
-    file, link, folder = tmp_path / "file", tmp_path / "link", tmp_path / "folder"
-    file.touch()
-    with pytest.raises(UserError, match="this is a file, no folder"):
-        export(store, published.dataset, file, "sharegpt4video")
-    folder.mkdir()
-    link.symlink_to(folder)
-    export(store, published.dataset, link, "sharegpt4video")
-    assert (folder / "export.json").is_file() and link.is_symlink()
-
-
-def test_a_disk_that_takes_no_more_is_a_sentence(
-    store: LocalStore, published: Published, tmp_path: Path
-) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    try:
-        with pytest.raises(UserError, match="cannot finish the export: File too large"):
-            export(store, published.dataset, tmp_path / "out", "huggingface")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not list(tmp_path.glob("*out*"))
-
-
 def test_videos_that_cannot_be_decoded_are_left_out_and_lost_ones_stop(
     store: LocalStore, published: Published, tmp_path: Path
 ) -> None:
@@ -404,28 +374,3 @@ def test_mistakes_are_sentences(store: LocalStore, published: Published, tmp_pat
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(UserError, match="not empty"):
         export(store, published.dataset, tmp_path / "full", "huggingface")
-
-
-def test_a_killed_export_leaves_nothing_and_the_next_one_is_whole(
-    store: LocalStore, published: Published, tmp_path: Path
-) -> None:
-    program = f"""
-import os, signal
-from pathlib import Path
-from share4video.dataset.export_folder import ExportFolder
-from share4video.dataset.manifest import StageRef
-from share4video.export.run import export
-from share4video.store import Store
-ExportFolder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-export(Store.open({str(store.root)!r}), StageRef.parse({str(published.dataset)!r}),
-       Path({str(tmp_path / "out")!r}), "huggingface")
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    left = list(tmp_path.glob(".out.partial-*"))
-    assert len(left) == 1
-    assert not (tmp_path / "out").exists()
-    export(store, published.dataset, tmp_path / "out", "huggingface")
-    export(store, published.dataset, tmp_path / "other", "huggingface")
-    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "other")
-    assert not left[0].exists()
