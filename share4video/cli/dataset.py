@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from share4video.cli.options import DEFAULT_STORE, StoreOption, absolute, absolu
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
+from share4video.export.run import CAPTIONER, FORMATS, MIXTURE, TABLES
 from share4video.export.run import export as write_export
 from share4video.media.sources import join_sources
 from share4video.stages.released import ImportConfig, ImportInputs
@@ -72,7 +74,7 @@ def export(
             help="tables, or of a dataset sharegpt4video, llava-video, llava-grid, captioner, open-sora, "
             "open-sora-plan, huggingface or webdataset; of a mixture llava.",
         ),
-    ] = "tables",
+    ] = TABLES,
     source: Annotated[
         list[str] | None,
         typer.Option("--source", metavar="SOURCE", help="Where the clips were found: the videos are used."),
@@ -84,7 +86,9 @@ def export(
     balanced: Annotated[
         bool, typer.Option("--balanced", help="With captioner: as many samples of every role.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Which samples --balanced takes.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Which samples --balanced takes; 0 if not given.")
+    ] = None,
     shard_mib: Annotated[
         int, typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB.")
     ] = 1024,
@@ -110,12 +114,16 @@ def export(
     from share4video.stages.commercial import commercial_filter, export_commercial
 
     parsed, opened = StageRef.parse(ref), Store.open(store)
-    if format_ != "tables":
+    _refuse_unused(
+        format_,
+        {"--source": source, "--keyframes": keyframes, "--balanced": balanced or None, "--seed": seed},
+    )
+    if format_ != TABLES:
         options = ExportOptions(
             source=join_sources([absolute_source(place) for place in source]) if source else "",
             keyframes=StageRef.parse(keyframes) if keyframes else None,
             balanced=balanced,
-            seed=seed,
+            seed=seed or 0,
             shard_bytes=shard_mib << 20,
         )
         rule, name = commercial_filter(commercial_licence or ()) if commercial_only else (None, "")
@@ -135,6 +143,26 @@ def export(
         typer.echo(str(target))
     for path in fetch_files(opened, parsed, to):
         typer.echo(str(path))
+
+
+def _refuse_unused(format_: str, options: Mapping[str, object]) -> None:
+    """Refuse options that the format has no use for. Raises UserError for the first one.
+
+    Args:
+        options: by name; None where one was not given.
+    """
+    unused: set[str] = set()
+    if format_ not in (TABLES, *FORMATS, MIXTURE):
+        return  # that there is no such format is said where it is looked up
+    if format_ in (TABLES, MIXTURE):
+        unused |= {"--source", "--keyframes"}
+    if format_ != CAPTIONER:
+        unused |= {"--balanced", "--seed"}
+    for name, value in options.items():
+        if name in unused and value is not None:
+            raise UserError(f"format {format_} has no use for {name}", where=name, fix="leave it out")
+    if options["--seed"] is not None and options["--balanced"] is None:
+        raise UserError("--seed chooses what --balanced takes", where="--seed", fix="add --balanced")
 
 
 def _print_export(index: dict[str, Any], folder: Path) -> None:

@@ -69,7 +69,10 @@ def plan(
     if (against is None) != (actual is None):
         raise UserError("a comparison needs both", where="--against and --actual", fix="name plan and output")
     if against is not None and actual is not None:
-        _print_comparison(_read_plan(against), Store.open(store), StageRef.parse(actual))
+        captioned = StageRef.parse(actual)
+        if captioned.stage != "caption":
+            raise UserError("this is no output of stage caption", where=actual, fix="name caption/KEY@HASH")
+        _print_comparison(_read_plan(against), Store.open(store), captioned)
         return
     if not source:
         raise UserError("there is nothing to plan", fix="name the videos, or --against and --actual")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from share4video.dataset.manifest import StageRef, canonical_json
 from share4video.dataset.shards import read_table
+from share4video.errors import UserError
 from share4video.store import Store
 
 _TABLES = ("clips", "differentials", "captions")
@@ -24,7 +25,18 @@ class Differences:
 
 
 def differences(store: Store, old: StageRef, new: StageRef) -> Differences:
-    """Compare two versions by the rows of their clips. Raises UserError where one is missing or damaged."""
+    """Compare two versions by the rows of their clips.
+
+    Raises:
+        UserError: one is missing, damaged or no dataset.
+    """
+    for ref in (old, new):
+        if ref.stage != "dataset":
+            raise UserError(
+                f"the output of stage {ref.stage} is no dataset",
+                where=str(ref),
+                fix="name one of stage dataset",
+            )
     before, after = _digests(store, old), _digests(store, new)
     both = before.keys() & after.keys()
     changed = sorted(clip_id for clip_id in both if before[clip_id] != after[clip_id])

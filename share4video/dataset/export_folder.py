@@ -35,6 +35,7 @@ class ExportFolder:
     Attributes:
         rows_out: how many clips were written; the format counts them.
         counts: what else the format counts, such as samples.
+        example: the first clip that was left out, and why.
     """
 
     def __init__(self, root: Path) -> None:
@@ -43,6 +44,7 @@ class ExportFolder:
         self._reasons: Counter[str] = Counter()
         self.rows_out = 0
         self.counts: Counter[str] = Counter()
+        self.example = ""
 
     @contextmanager
     def file(self, name: str) -> Iterator[BinaryIO]:
@@ -83,6 +85,7 @@ class ExportFolder:
     def leave_out(self, clip: Row, reason: str, sentence: str) -> None:
         """Say why a clip is not in the export."""
         self._reasons[reason] += 1
+        self.example = self.example or f"{clip['source_uri']}: {sentence}"
         names = {name: clip[name] for name in ("clip_id", "source_uri", "source_id")}
         line = json.dumps({**names, "reason": reason, "sentence": sentence}, ensure_ascii=False)
         with (self._root / REJECTS).open("ab") as file:
@@ -145,31 +148,39 @@ class _Hashed:
 def export_folder(target: Path) -> Iterator[ExportFolder]:
     """Yield a folder to write to, which becomes ``target`` when the block ends without an error.
 
-    What a killed export left beside it is removed.
+    What a killed export left beside it is removed. A link to a folder is followed.
 
     Raises:
-        UserError: ``target`` is there and not empty, or the folder cannot be made.
+        UserError: ``target`` is a file or a folder that is not empty, the folder cannot be made, or what the
+            block reads or writes cannot be, such as on a full disk.
     """
-    try:
-        if target.is_dir() and any(target.iterdir()):
-            raise UserError("the folder is not empty", where=str(target), fix="name another, or delete it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _held(target.parent):  # else a folder could be swept away before it is held
-            _sweep(target)
-            root = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-            holding = ExitStack()
-            holding.enter_context(_held(root))
-    except OSError as error:
-        raise UserError(
-            f"cannot make the folder: {error.strerror}", where=str(target), fix="name another folder"
-        ) from error
-    with holding:
+    where, target = str(target), Path(os.path.realpath(target))
+    with ExitStack() as holding:
+        try:
+            if target.exists() and not target.is_dir():
+                raise UserError("this is a file, no folder", where=where, fix="name another, or delete it")
+            if target.is_dir() and any(target.iterdir()):
+                raise UserError("the folder is not empty", where=where, fix="name another, or delete it")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _held(target.parent):  # else a folder could be swept away before it is held
+                _sweep(target)
+                root = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+                holding.enter_context(_held(root))
+                holding.callback(shutil.rmtree, root, ignore_errors=True)  # before it is let go
+        except OSError as error:
+            raise UserError(
+                f"cannot make the folder: {error.strerror}", where=where, fix="name another folder"
+            ) from error
         try:
             yield ExportFolder(root)
             root.chmod(0o755)
             os.replace(root, target)
-        finally:
-            shutil.rmtree(root, ignore_errors=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot finish the export: {error.strerror or error}",
+                where=where,
+                fix="free space, name another folder or check what it is made from, and start it again",
+            ) from error
 
 
 def read_index(target: Path) -> dict[str, Any] | None:

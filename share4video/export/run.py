@@ -31,17 +31,19 @@ class Format:
     needs: Needs = ""
 
 
+CAPTIONER = "captioner"
 FORMATS: dict[str, Format] = {
     "sharegpt4video": Format(write_sharegpt4video),
     "llava-video": Format(write_llava_video),
     "llava-grid": Format(write_llava_grid, needs="videos"),
-    "captioner": Format(write_captioner, needs="key frames"),
+    CAPTIONER: Format(write_captioner, needs="key frames"),
     "open-sora": Format(write_open_sora),
     "open-sora-plan": Format(write_open_sora_plan),
     "huggingface": Format(write_huggingface),
     "webdataset": Format(write_webdataset),
 }
 MIXTURE = "llava"  # the format of mixtures; the others are those of datasets
+TABLES = "tables"  # every output as it is; not written here
 
 
 def export(
@@ -66,7 +68,8 @@ def export(
 
     Raises:
         UserError: there is no such format or dataset, what the format needs was not given, the source does
-            not hold a clip as it was probed, or the folder holds something else.
+            not hold a clip as it was probed, every row was left out, or the folder holds something else or
+            cannot be written. There is no folder then.
     """
     options = options or ExportOptions()
     recipe = {"format": name, "dataset": str(ref), "filter": filter_name, "options": options.recipe()}
@@ -89,14 +92,20 @@ def export(
         return earlier
     with export_folder(target) as folder:
         write(folder)
-        return folder.finish(recipe, rows)
+        index = folder.finish(recipe, rows)
+        if rows and not index["rows_out"]:
+            reasons = ", ".join(f"{count} as {reason}" for reason, count in index["rejects"].items())
+            raise UserError(
+                f"none of {rows} rows is left, {reasons}", where=str(ref), fix=f"for one, {folder.example}"
+            )
+    return index
 
 
 def _chosen(name: str, options: ExportOptions) -> Format:
     """Return a format of datasets. Raises UserError where there is none, or what it needs was not given."""
     chosen = FORMATS.get(name)
     if chosen is None:
-        known = ", ".join([*FORMATS, MIXTURE])
+        known = ", ".join([TABLES, *FORMATS, MIXTURE])
         raise UserError("there is no such format", where=name, fix=f"name one of {known}")
     if chosen.needs == "videos" and not options.source:
         raise UserError(f"format {name} needs the videos", where=name, fix="give --source")

@@ -13,7 +13,7 @@ from typing import Any
 from share4video.config import MixtureConfig
 from share4video.dataset import mixture
 from share4video.dataset.formats import llava
-from share4video.dataset.manifest import StageRef
+from share4video.dataset.manifest import Manifest, StageRef
 from share4video.dataset.messages import encode_messages
 from share4video.dataset.mixture import ClipCaptions, QuestionWriter, Sample, TimedCaption
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
@@ -24,6 +24,7 @@ from share4video.media.sources import clip_file
 from share4video.stages.clip_frames import media_reject, reject_row
 from share4video.stages.contract import Progress, StageResult
 from share4video.stages.dataset import LICENCE, allowed_by, licence_sentence
+from share4video.stages.outcome import refuse_empty
 from share4video.store import Store
 
 STAGE = "mixture"
@@ -79,7 +80,7 @@ def run_stage(
 
     Raises:
         UserError: the dataset holds no clip, or too few to shuffle captions between, or the source does not
-            hold a clip as it was probed.
+            hold a clip as it was probed, or every clip was rejected; the rejects are published then.
     """
     writer = writer or question_writer(config.question_writer)
     identity = {"question_writer": writer.version if writer else "none"}
@@ -89,7 +90,7 @@ def run_stage(
     earlier = output.published()
     if earlier is not None:
         shards = len({part.shard for part in earlier.parts})
-        return StageResult.from_manifest(earlier, computed_shards=0, total_shards=shards)
+        return _finished(earlier, store, computed=0, shards=shards)
     jobs = _plan(inputs, config, store, writer)
     chunks = [jobs[i : i + config.clips_per_shard] for i in range(0, len(jobs), config.clips_per_shard)]
     computed = done = 0
@@ -99,8 +100,14 @@ def run_stage(
                 _write_shard(output, shard, chunk, inputs.source, config, _counter(progress, done, len(jobs)))
                 computed += 1
         done += len(chunk)
-    manifest = output.publish(len(chunks))
-    return StageResult.from_manifest(manifest, computed_shards=computed, total_shards=len(chunks))
+    return _finished(output.publish(len(chunks)), store, computed=computed, shards=len(chunks))
+
+
+def _finished(manifest: Manifest, store: Store, *, computed: int, shards: int) -> StageResult:
+    """Return the result of what is published. Raises UserError where no clip is left."""
+    result = StageResult.from_manifest(manifest, computed_shards=computed, total_shards=shards)
+    refuse_empty(result, store, where=STAGE)
+    return result
 
 
 def _plan(

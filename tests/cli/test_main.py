@@ -205,11 +205,31 @@ def test_a_released_file_is_imported_and_exported(tmp_path: Path) -> None:
     assert code == 0
     assert said.splitlines() == [str(tmp_path / "out" / "videos.json"), "1 in, 1 out"]
     assert mistake("dataset", "export", ref, "--format", "csv", *out).startswith(
-        "there is no such format (csv)"
+        "there is no such format (csv): name one of tables, "
     )
     assert mistake("dataset", "export", ref, "--format", "llava-grid", *out).startswith(
         "format llava-grid needs the videos"
     )
+
+
+@pytest.mark.parametrize(
+    ("format_", "options", "said"),
+    [
+        ("tables", ["--source", "films"], "format tables has no use for --source"),
+        ("tables", ["--keyframes", "keyframes/0@0"], "format tables has no use for --keyframes"),
+        ("llava", ["--source", "films"], "format llava has no use for --source"),
+        ("webdataset", ["--balanced"], "format webdataset has no use for --balanced"),
+        ("tables", ["--seed", "0"], "format tables has no use for --seed"),
+        ("captioner", ["--source", "films", "--seed", "1"], "--seed chooses what --balanced takes"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    published: tuple[str, StageRef], tmp_path: Path, format_: str, options: list[str], said: str
+) -> None:
+    store, ref = published
+    to = ("--to", str(tmp_path / "out"), "--store", store)
+    assert mistake("dataset", "export", str(ref), "--format", format_, *options, *to).startswith(said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_output_does_not_hide_the_others(published: tuple[str, StageRef]) -> None:

@@ -121,6 +121,7 @@ def test_a_shard_of_work_leaves_word_of_how_long_it_took(
         ([], "there is nothing to plan"),
         (["--against", "plan.json"], "a comparison needs both"),
         (["--against", "none.json", "--actual", "caption/0@0"], "cannot read the plan"),
+        (["--against", "none.json", "--actual", "dataset/0@0"], "this is no output of stage caption"),
         (["films", "--rates", "none.json"], "cannot read the rates"),
         (["films", "--set", "probe.shard=1/2"], "a plan takes a part of its own"),
     ],

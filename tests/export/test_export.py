@@ -7,9 +7,6 @@ import hashlib
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -37,6 +34,7 @@ from share4video.export.job import ExportOptions
 from share4video.export.run import FORMATS, export
 from share4video.media.compose import stacked_pair, tall_strip
 from share4video.media.probe import content_hash
+from share4video.media.sources import join_sources
 from share4video.stages import mixture
 from share4video.store import LocalStore
 from tests.export.material import (
@@ -397,6 +395,27 @@ def test_clips_are_left_out_by_a_rule_or_without_a_summary(store: LocalStore, tm
     assert index["filter"] == "commercial_only"
 
 
+def test_an_export_of_nothing_is_an_error_and_no_folder(store: LocalStore, tmp_path: Path) -> None:
+    clips = [clip_row("a"), clip_row("b", start_s=1.0), clip_row("c", start_s=1.0)]
+    captions = [caption_row(name, "summary", "Of a part.") for name in "bc"]
+    ref = publish_tables(store, [{"clips": clips, "captions": captions, "differentials": [], "rejects": []}])
+    said = r"none of 3 rows is left, 1 as no_summary, 2 as part_of_a_file \(.*for one, [abc]\.mp4: "
+    with pytest.raises(UserError, match=said):
+        export(store, ref, tmp_path / "out", "llava-video")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_videos_of_a_version_that_grew_come_from_both_folders(
+    store: LocalStore, published: Published, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    (published.source / "blue.mp4").rename(later / "blue.mp4")
+    options = ExportOptions(source=join_sources([str(published.source), str(later)]))
+    index = export(store, published.dataset, tmp_path / "out", "llava-grid", options)
+    assert (index["rows_out"], index["rejects"]) == (3, {})
+
+
 def test_videos_that_cannot_be_decoded_are_left_out_and_lost_ones_stop(
     store: LocalStore, published: Published, tmp_path: Path
 ) -> None:
@@ -431,28 +450,3 @@ def test_mistakes_are_sentences(store: LocalStore, published: Published, tmp_pat
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(UserError, match="not empty"):
         export(store, published.dataset, tmp_path / "full", "huggingface")
-
-
-def test_a_killed_export_leaves_nothing_and_the_next_one_is_whole(
-    store: LocalStore, published: Published, tmp_path: Path
-) -> None:
-    program = f"""
-import os, signal
-from pathlib import Path
-from share4video.dataset.export_folder import ExportFolder
-from share4video.dataset.manifest import StageRef
-from share4video.export.run import export
-from share4video.store import Store
-ExportFolder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-export(Store.open({str(store.root)!r}), StageRef.parse({str(published.dataset)!r}),
-       Path({str(tmp_path / "out")!r}), "huggingface")
-"""
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=120)
-    assert done.returncode == -signal.SIGKILL
-    left = list(tmp_path.glob(".out.partial-*"))
-    assert len(left) == 1
-    assert not (tmp_path / "out").exists()
-    export(store, published.dataset, tmp_path / "out", "huggingface")
-    export(store, published.dataset, tmp_path / "other", "huggingface")
-    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "other")
-    assert not left[0].exists()

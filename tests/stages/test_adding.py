@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from share4video.cli.main import app
 from share4video.config import CaptionConfig, DatasetConfig, RunConfig
+from share4video.dataset.differences import differences
 from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.dataset.outputs import curated_clips, published_clips
 from share4video.dataset.shards import read_file, read_table
@@ -91,6 +92,14 @@ def test_differences_are_told_clip_by_clip(store: LocalStore, tmp_path: Path) ->
     first, second = published_versions(store, tmp_path)
     done = CliRunner().invoke(app, ["dataset", "diff", str(first), str(second), "--store", str(store.root)])
     assert done.stdout == "added    clip-white\n1 added, 0 removed, 0 changed, 2 the same\n"
+
+
+def test_differences_of_what_is_no_dataset_are_refused(store: LocalStore, tmp_path: Path) -> None:
+    first, _ = published_versions(store, tmp_path)
+    made = publish_captioned(store, tmp_path, ["red"])
+    for pair in ((first, made.caption), (made.keyframes, first)):
+        with pytest.raises(UserError, match=r"the output of stage (caption|keyframes) is no dataset"):
+            differences(store, *pair)
 
 
 def test_a_clip_leaves_every_version(store: LocalStore, tmp_path: Path, work_root: Path) -> None:

@@ -21,6 +21,7 @@ from share4video.dataset.manifest import StageRef, load_manifest
 from share4video.dataset.messages import check_messages, decode_messages
 from share4video.dataset.shards import read_file, read_table
 from share4video.errors import UserError
+from share4video.media.sources import join_sources
 from share4video.stages import dataset, mixture
 from share4video.stages.mixture import MixtureInputs
 from share4video.store import LocalStore, Store
@@ -119,6 +120,27 @@ def test_another_source_publishes_nothing_and_the_right_one_still_can(
             mixture.run_stage(replace(inputs, source=str(source)), CONFIG, store)
         assert not list(store.list("mixture"))
     assert mixture.run_stage(inputs, CONFIG, store).rows_out == 4
+
+
+def test_the_clips_of_a_version_that_grew_are_found_in_both_folders(
+    store: LocalStore, inputs: MixtureInputs, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    for colour in COLOURS[2:]:  # the uris are those of runs with one source each
+        Path(inputs.source, f"{colour}.mp4").rename(later / f"{colour}.mp4")
+    shutil.copy(later / "blue.mp4", later / "red.mp4")  # two folders may hold files of one name
+    both = replace(inputs, source=join_sources([str(later), inputs.source]))
+    assert mixture.run_stage(both, CONFIG, store).rows_out == 4
+
+
+def test_a_mixture_of_nothing_is_an_error_also_when_it_is_asked_for_again(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    inputs = _publish(store, tmp_path, COLOURS[:2], broken=tuple(COLOURS[:2]))
+    for _ in range(2):
+        with pytest.raises(UserError, match="none of 2 rows is left, 2 of them rejected as not_video"):
+            mixture.run_stage(inputs, CONFIG, store)
 
 
 KILLED = """

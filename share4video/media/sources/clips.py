@@ -7,7 +7,7 @@ under the clip's name for good.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
 from share4video.media.sources.cache import LocalCopies
-from share4video.media.sources.listing import find_source
-from share4video.media.sources.place import NOT_ALLOWED, hash_of
+from share4video.media.sources.listing import possible_sources
+from share4video.media.sources.place import NOT_ALLOWED, Place, hash_of
+from share4video.media.sources.spec import parse_sources
 
 
 @contextmanager
@@ -27,31 +28,61 @@ def clip_file(source: str | Path, clip: Mapping[str, Any]) -> Iterator[Path]:
     unless it changes. Anything else is copied (``cache.py``), and the copy stays inside the block.
 
     Args:
-        source: the sources that were probed.
+        source: the sources that were probed. Where no source's name begins the clip's uri, the one that holds
+            the clip's bytes under this uri is taken.
 
     Raises:
         MediaError: the clip's name leads out of them, or is none that a list may name (``not_allowed``).
         UserError: the file is missing or holds something else, nothing can be read there, or there is no room
             for a copy.
     """
-    uri = clip["source_uri"]
-    where = uri
-    with ExitStack() as held:
-        try:
-            place = find_source(str(source), uri).find(uri)
-            where = place.where
-            if place.path is None:
-                path = held.enter_context(LocalCopies.of_environment().held(clip["content_hash"], place))
-            else:
-                path = place.path
-                if hash_of(path) != clip["content_hash"]:
-                    raise MediaError("unreadable", "the file of this name holds something else")
-        except MediaError as error:
-            if error.reason == NOT_ALLOWED:
-                raise
-            raise UserError(
-                f"the source does not hold clip {clip['clip_id']} as it was probed, {error.sentence}",
-                where=where,
-                fix="give the source that was probed, or start again with this one",
-            ) from error
-        yield path
+    errors: list[tuple[MediaError, str]] = []
+    for found in possible_sources(str(source), clip["source_uri"]):
+        with ExitStack() as held:
+            where = clip["source_uri"]
+            try:
+                place = found.find(clip["source_uri"])
+                where = place.where
+                path = held.enter_context(_as_probed(place, clip["content_hash"]))
+            except MediaError as error:
+                errors.append((error, where))
+                continue
+            yield path
+            return
+    raise _not_found(str(source), clip, errors)
+
+
+@contextmanager
+def _as_probed(place: Place, wanted: str) -> Iterator[Path]:
+    """Hold a local file with the bytes of hash ``wanted``. Raises MediaError where the place has others."""
+    if place.path is None:
+        with LocalCopies.of_environment().held(wanted, place) as path:
+            yield path
+        return
+    if hash_of(place.path) != wanted:
+        raise MediaError("unreadable", "the file of this name holds something else")
+    yield place.path
+
+
+def _not_found(
+    source: str, clip: Mapping[str, Any], errors: Sequence[tuple[MediaError, str]]
+) -> MediaError | UserError:
+    """Return the error of a clip that no source holds: the row's fault where none may be asked for its name.
+
+    Args:
+        errors: what each source said and where it looked, the one that the clip's uri names first.
+    """
+    error, where = errors[0]
+    refused = error.reason == NOT_ALLOWED
+    names = parse_sources(source).sources
+    name = clip["source_uri"].partition("/")[0]
+    if len(names) > 1 and name not in names:
+        refused = all(each.reason == NOT_ALLOWED for each, _ in errors)
+        error, where = MediaError(NOT_ALLOWED, f"no source is called {name!r}"), clip["source_uri"]
+    if refused:
+        return error
+    return UserError(
+        f"the source does not hold clip {clip['clip_id']} as it was probed, {error.sentence}",
+        where=where,
+        fix="give the source that was probed, or start again with this one",
+    )

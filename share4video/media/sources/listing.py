@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from share4video.errors import UserError, reading
-from share4video.media.limits import MediaError
 from share4video.media.sources.archive import is_archive_name
 from share4video.media.sources.listed import ListSource
 from share4video.media.sources.lists import is_list_name
-from share4video.media.sources.place import NOT_ALLOWED, LocalFile, Place
+from share4video.media.sources.place import LocalFile, Place
 from share4video.media.sources.row import SourceFile
 from share4video.media.sources.source import ArchiveSource, Source, local_source
-from share4video.media.sources.spec import ZIP_FOLDER, base_name, parse_sources
+from share4video.media.sources.spec import ZIP_FOLDER, base_name, join_sources, parse_sources
 from share4video.media.sources.tree import Folder, Tree
 
 
@@ -61,18 +61,21 @@ def list_sources(
     return chosen
 
 
-def find_source(source: str, uri: str) -> Source:
-    """Return the source that a row's uri belongs to.
+def possible_sources(source: str, uri: str) -> Iterator[Source]:
+    """Yield the sources that a row's uri may belong to, the likeliest first.
+
+    Of several sources that is the one the uri begins with. Then comes each as if it were the only one: a
+    dataset that grew holds uris of runs that had one source each, and those begin with no name.
 
     Raises:
-        MediaError: none of them is called what the uri begins with (``not_allowed``).
         UserError: the sources cannot be told apart or read.
     """
-    names = parse_sources(source).sources
-    name = next(iter(names)) if len(names) == 1 else uri.partition("/")[0]
-    if name not in names:
-        raise MediaError(NOT_ALLOWED, f"no source is called {name!r}")
-    return open_source(source, name)
+    spec = parse_sources(source)
+    if len(spec.sources) > 1 and uri.partition("/")[0] in spec.sources:
+        yield open_source(source, uri.partition("/")[0])
+    for place in spec.sources.values():
+        alone = join_sources([place], spec.allow)
+        yield open_source(alone, base_name(place))
 
 
 def open_source(source: str, name: str) -> Source:

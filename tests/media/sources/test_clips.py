@@ -88,8 +88,26 @@ def test_of_several_sources_the_first_step_names_the_one(film: Path, tmp_path: P
     assert path_of(source, row(film, "films/one.mp4")) == film
     with pytest.raises(UserError, match="holds something else"):
         path_of(source, row(film, "other/one.mp4"))
-    with pytest.raises(MediaError, match="no source is called 'elsewhere'"):
+    with pytest.raises(UserError, match="clip abc as it was probed, no source is called 'elsewhere'"):
         path_of(source, row(film, "elsewhere/one.mp4"))
+
+
+def test_a_clip_of_a_run_with_one_source_is_found_among_several_by_its_bytes(
+    film: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    (other / "films").mkdir(parents=True)
+    (other / "one.mp4").write_bytes(b"another film of the same name")
+    (other / "two.mp4").write_bytes(b"what was added later")
+    (other / "films" / "one.mp4").write_bytes(b"below a folder that is called like a source")
+    for order in ([film.parent, other], [other, film.parent]):
+        source = join_sources([str(place) for place in order])
+        assert path_of(source, row(film, "one.mp4")) == film
+        for uri in ("one.mp4", "two.mp4", "films/one.mp4"):
+            assert path_of(source, row(other / uri, uri)) == other / uri
+        changed = {**row(film, "one.mp4"), "content_hash": "0" * 64}
+        with pytest.raises(UserError, match=r"probed, no source is called 'one\.mp4'"):
+            path_of(source, changed)
 
 
 LISTING_OF_NOBODY = """
