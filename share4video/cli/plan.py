@@ -25,7 +25,7 @@ from share4video.cli.options import (
     read_settings,
     source_parameter,
 )
-from share4video.cli.runs import engines_running, run_in_process
+from share4video.cli.runs import check_engines, engines_running, run_in_process
 from share4video.config import RunConfig
 from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import StageRef, load_manifest
@@ -35,7 +35,7 @@ from share4video.planning.actual import compare, read_actual
 from share4video.planning.estimate import PilotClip, Plan, Prices, estimate
 from share4video.planning.pilot import Frames, measure
 from share4video.planning.rates import Measured, read_rates
-from share4video.stages.chain import CURATE_STAGES, Curated
+from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, Curated
 from share4video.store import Store
 
 _FEWEST_CLIPS = 10  # a pilot with fewer says little of how much clips differ
@@ -77,6 +77,7 @@ def plan(
     if not source:
         raise UserError("there is nothing to plan", fix="name the videos, or --against and --actual")
     wanted = read_settings(config, settings)
+    check_engines(CAPTION_STAGES, wanted, [wanted.engines.captioner, wanted.engines.summarizer])
     prices = Prices(gpu_hour=gpu_hour, gpus=gpus)
     known = read_rates(rates) if rates is not None else None
     for file in (save_rates, out):
