@@ -90,7 +90,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _place(key: str, file: str, overrides: Sequence[str]) -> str:
-    """Return where ``key`` was set; a group of keys that is wrong as a whole may be so by file and override."""
+    """Return where ``key`` was set; a group that is wrong as a whole may be so by file and override."""
     for override in reversed(overrides):
         path = override.partition("=")[0]
         if f"{key}.".startswith(f"{path}."):
