@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from share4video.caption_file import key_frames, sampled_frames
-from share4video.captioning.client import ChatClient, Endpoint
-from share4video.captioning.domain_guard import engine_domain, refuse_foreign_clip
+from share4video.captioning.client import CallError, ChatClient, ChatRequest, Completion, Endpoint
+from share4video.captioning.domain_guard import engine_domain
 from share4video.captioning.engine import connect, identity, resolve
-from share4video.captioning.roles import KeyFrame, prompt_version
+from share4video.captioning.roles import prompt_version
 from share4video.config import CaptionConfig, EngineSpec, RunConfig
 from share4video.errors import UserError
 from share4video.evaluation.audit_captions import caption_orders
@@ -27,6 +26,7 @@ from share4video.evaluation.temporal_audit import (
 )
 from share4video.media.limits import MediaError
 from share4video.media.sources import SourceFile
+from share4video.preview import look_at
 
 
 class AuditReport(BaseModel):
@@ -56,12 +56,15 @@ def audit_files(
 ) -> AuditReport:
     """Caption files in every order and report what contradicts the direction of time.
 
+    Files that a run would reject are left out.
+
     Args:
         rows: each is one clip, from its beginning to its end.
         frames: how many of a clip's key frames are taken, the first ones.
 
     Raises:
-        UserError: the engine does not start or refuses the key, or no file could be captioned.
+        UserError: the engine does not start, refuses the key or answers nothing, or no file could be
+            captioned.
     """
     spec = resolve(spec)
     with connect(spec) as endpoint:
@@ -73,10 +76,33 @@ def audit_files(
     return _report(spec, played, left_out)
 
 
+class _NotingClient(ChatClient):
+    """A client that remembers how many calls were answered, and how the last one failed that was not."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        self.answers = 0
+        self.failure: CallError | None = None
+
+    async def ask(self, request: ChatRequest) -> Completion:
+        try:
+            completion = await super().ask(request)
+        except CallError as error:
+            self.failure = error.bare()
+            raise
+        self.answers += 1
+        return completion
+
+
 async def _caption(
     rows: Sequence[SourceFile], frames: int, endpoint: Endpoint, config: RunConfig
 ) -> tuple[dict[str, dict[Playing, Played]], dict[str, str]]:
-    """Return what was said of each clip in each order, and why files were left out, both by uri."""
+    """Return what was said of each clip in each order, and why files were left out, both by uri.
+
+    Raises:
+        UserError: the engine refuses the key, or answered no call at all.
+    """
+    domain = engine_domain(endpoint.spec)
     played: dict[str, dict[Playing, Played]] = {}
     left_out: dict[str, str] = {}
     at_once = asyncio.Semaphore(endpoint.spec.max_in_flight)
@@ -84,33 +110,30 @@ async def _caption(
     async def one(row: SourceFile, client: ChatClient) -> None:
         async with at_once:
             try:
-                shown = (await asyncio.to_thread(_key_frames, row, endpoint.spec, config))[:frames]
+                clip = await asyncio.to_thread(look_at, row, config, domain, endpoint.spec.model)
             except (MediaError, UserError) as error:
                 left_out[row.uri] = error.sentence if isinstance(error, MediaError) else error.what
                 return
-            said = await caption_orders(row.uri, shown, client, _checked_as(config.caption))
+            said = await caption_orders(row.uri, clip.frames[:frames], client, _checked_as(config.caption))
             if "forward" in said:
                 played[row.uri] = said
             else:
                 left_out[row.uri] = "the engine gave no caption"
 
-    async with ChatClient(endpoint) as client:
+    async with _NotingClient(endpoint) as client:
         await asyncio.gather(*(one(row, client) for row in rows))
+    if client.failure is not None and not client.answers:
+        raise UserError(
+            f"no clip could be captioned: {str(client.failure).rstrip('.')}",
+            where=endpoint.spec.model,
+            fix="check that the engine runs and takes these pictures, then run again",
+        )
     return dict(sorted(played.items())), dict(sorted(left_out.items()))
 
 
 def _checked_as(config: CaptionConfig) -> CaptionConfig:
     """Return the settings without the models that a caption can be held against."""
     return config.model_copy(update={"checks": config.checks.of_text()})
-
-
-def _key_frames(row: SourceFile, spec: EngineSpec, config: RunConfig) -> list[KeyFrame]:
-    """Decode a file's key frames. Raises MediaError or UserError where it has none for this engine."""
-    content = row.content_hash(max_bytes=config.probe.max_file_bytes)
-    with row.opened(content) as path:
-        samples = sampled_frames(path, config.keyframes)
-    refuse_foreign_clip(engine_domain(spec), samples.pictures, model=spec.model, where=row.uri)
-    return key_frames(samples, config.keyframes)
 
 
 def _report(

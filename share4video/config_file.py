@@ -22,7 +22,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """
     tree = read_tree(path)
     apply_overrides(tree, overrides)
-    return parse_config(tree, where=str(path) if path else "--set")
+    return parse_config(tree, where=str(path) if path else "--set", overrides=overrides)
 
 
 def read_tree(path: Path | None) -> dict[str, Any]:
@@ -52,13 +52,19 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
         _set(tree, override)
 
 
-def parse_config(tree: Any, *, where: str) -> RunConfig:
-    """Check a configuration tree. Raises UserError naming the first key that is wrong."""
+def parse_config(tree: Any, *, where: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Check a configuration tree. Raises UserError naming the first key that is wrong.
+
+    Args:
+        where: the file the tree was read from.
+        overrides: those that were set in it: a key of theirs that is wrong is named as theirs.
+    """
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"]) or "the configuration"
+        where = _place(key, where, overrides)
         if first["type"] == "extra_forbidden":
             raise UserError(
                 f"unknown configuration key {key}", where=where, fix=_known_keys(first["loc"])
@@ -81,6 +87,17 @@ def _set(tree: dict[str, Any], override: str) -> None:
         node[leaf] = _parse_yaml(value)
     except ValueError:
         raise UserError("the value is not YAML", where=override, fix="quote it") from None
+
+
+def _place(key: str, file: str, overrides: Sequence[str]) -> str:
+    """Return where ``key`` was set; a group that is wrong as a whole may be so by file and override."""
+    for override in reversed(overrides):
+        path = override.partition("=")[0]
+        if f"{key}.".startswith(f"{path}."):
+            return f"--set {override}"
+        if path.startswith(f"{key}."):
+            return f"{file} {override}" if file == "--set" else f"{file} with --set {override}"
+    return file
 
 
 def _parse_yaml(text: str) -> Any:

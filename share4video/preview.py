@@ -70,7 +70,7 @@ def _choose(
         nearest = sorted(range(first, end), key=lambda index: (abs(index - middle), index))
         for index in nearest[:TRIES]:
             try:
-                chosen.append(_look_at(rows[index], config, domain, model))
+                chosen.append(look_at(rows[index], config, domain, model))
             except MediaError as error:
                 passed_over.append((rows[index].uri, error.sentence))
             else:
@@ -85,8 +85,16 @@ def _choose(
     return chosen, passed_over
 
 
-def _look_at(row: SourceFile, config: RunConfig, domain: Domain, model: str) -> ChosenClip:
-    """Return a file's key frames. Raises MediaError where it is none that a run would caption."""
+def look_at(row: SourceFile, config: RunConfig, domain: Domain, model: str) -> ChosenClip:
+    """Return a file's key frames.
+
+    Args:
+        domain, model: what the captioner knows, and what it is called.
+
+    Raises:
+        MediaError: it is none that a run would caption.
+        UserError: the captioner knows no such clips.
+    """
     scan = config.probe
     content = row.content_hash(max_bytes=scan.max_file_bytes)
     with row.opened(content) as path:

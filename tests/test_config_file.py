@@ -93,6 +93,30 @@ def test_an_override_that_is_wrong_is_named(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["train.seed=2", "train.epochs=many"], "--set train.epochs=many"),
+        (["train.epochs=1", "train.epochs=many"], "--set train.epochs=many"),
+        (["train={epochs: many}"], "--set train={epochs: many}"),
+        (["train.epoch=1"], "--set train.epoch=1"),
+        (
+            ["engines.captioner.url=http://host/v1"],
+            "run.yaml with --set engines.captioner.url=http://host/v1",
+        ),
+        (["train.seed=2", "keyframes.threshold=0.5"], "run.yaml"),
+    ],
+)
+def test_what_is_wrong_is_where_it_was_set(tmp_path: Path, overrides: list[str], where: str) -> None:
+    path = tmp_path / "run.yaml"
+    wrong = "train: {seed: soon}\n" if "seed" not in overrides[0] else "train: {epochs: many}\n"
+    right = "engines: {captioner: {model_path: a}}\n"
+    path.write_text(wrong if where == "run.yaml" else right)
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    assert caught.value.where == where.replace("run.yaml", str(path))
+
+
 @given(st.text())
 def test_an_override_is_taken_or_refused_in_a_sentence(override: str) -> None:
     said = "."

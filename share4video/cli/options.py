@@ -86,7 +86,7 @@ def read_settings(
         name_engine(tree, engine)
     apply_overrides(tree, overrides or ())
     fill_in_engines(tree, _shipped("engines") or Path("engines.yaml"), prompts)
-    return parse_config(tree, where=str(file) if file else "--set")
+    return parse_config(tree, where=str(file) if file else "--set", overrides=overrides or ())
 
 
 def _shipped(name: str) -> Path | None:

@@ -19,7 +19,7 @@ from share4video.cli.options import (
     read_settings,
     source_parameter,
 )
-from share4video.cli.runs import RUNS_FOLDER, run_as_pipeline
+from share4video.cli.runs import RUNS_FOLDER, check_engines, pipeline_engines, run_as_pipeline
 from share4video.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Run a pipeline here, compile it, or submit it to a cluster.")
@@ -148,6 +148,7 @@ def submit(
                 fix="give the absolute path at which the pods have it",
             )
     wanted = read_settings(config, settings, engine=engine, prompts=prompts)
+    check_engines(entry.stages, wanted, pipeline_engines(entry, wanted))
     sources = source_parameter(source, wanted) if source else None
     given = _given(sources, questions, question_clips, inputs, store)
     arguments = entry.arguments(wanted, given)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from share4video.cli.options import (
     read_settings,
     source_parameter,
 )
-from share4video.cli.runs import engines_running, run_in_process
+from share4video.cli.runs import check_engines, engines_running, run_in_process
 from share4video.config import RunConfig
 from share4video.curation.keyframes import cut_bound
 from share4video.dataset.manifest import StageRef, load_manifest
@@ -34,15 +35,17 @@ from share4video.planning.actual import compare, read_actual
 from share4video.planning.estimate import PilotClip, Plan, Prices, estimate
 from share4video.planning.pilot import Frames, measure
 from share4video.planning.rates import Measured, read_rates
-from share4video.stages.chain import CURATE_STAGES, Curated
+from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES, Curated
 from share4video.store import Store
+
+_FEWEST_CLIPS = 10  # a pilot with fewer says little of how much clips differ
 
 
 def plan(
     source: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="The videos, as for `curate`.")
     ] = None,
-    pilot: Annotated[int, typer.Option("--pilot", min=1, help="How many rows are looked at.")] = 20,
+    pilot: Annotated[int, typer.Option("--pilot", min=1, help="About how many rows are looked at.")] = 20,
     rates: Annotated[
         Path | None,
         typer.Option("--rates", metavar="FILE", help="Rates measured before; the engine is not asked."),
@@ -77,24 +80,34 @@ def plan(
     if not source:
         raise UserError("there is nothing to plan", fix="name the videos, or --against and --actual")
     wanted = read_settings(config, settings)
+    check_engines(CAPTION_STAGES, wanted, [wanted.engines.captioner, wanted.engines.summarizer])
     prices = Prices(gpu_hour=gpu_hour, gpus=gpus)
+    known = read_rates(rates) if rates is not None else None
+    for file in (save_rates, out):
+        if file is not None:
+            _check_writable(file)
     rows, looked_at, curated = _curate_pilot(source_parameter(source, wanted), pilot, wanted, store)
     opened = Store.open(store)
     frames = _key_frames(opened, curated)
     cuts = cut_bound(wanted.caption, load_manifest(opened, curated.keyframes).config.get("encoder"))
-    measured = _measured(rates, frames, wanted, cuts)
+    measured = known or _measured(frames, wanted, cuts)
     captioner, summarizer = wanted.engines.captioner, wanted.engines.summarizer
     captions = CaptionPlan.of(wanted.caption, captioner, summarizer, cut_threshold=cuts)
     derived = DerivedPlan.of(wanted.caption, summarizer or captioner)
     clips = _pilot_clips(opened, curated, frames, captions)
     made = estimate(rows, looked_at, clips, captions, derived, measured, prices)
+    _print_plan(made)
+    if len(frames) < _FEWEST_CLIPS:
+        told = (
+            f"The pilot had {len(frames)} clips: with fewer than {_FEWEST_CLIPS} the interval means little."
+        )
+        typer.echo(told)
     for file, text in (
         (save_rates, measured.model_dump_json(indent=1)),
         (out, made.model_dump_json(indent=1)),
     ):
         if file is not None:
             _write(file, text)
-    _print_plan(made)
 
 
 def _curate_pilot(source: str, pilot: int, wanted: RunConfig, store: str) -> tuple[int, int, Curated]:
@@ -133,11 +146,7 @@ def _key_frames(store: Store, curated: Curated) -> dict[str, Frames]:
     return {clip_id: tuple(of_clip) for clip_id, of_clip in frames.items()}
 
 
-def _measured(
-    rates: Path | None, frames: Mapping[str, Frames], wanted: RunConfig, cut_threshold: float | None
-) -> Measured:
-    if rates is not None:
-        return read_rates(rates)
+def _measured(frames: Mapping[str, Frames], wanted: RunConfig, cut_threshold: float | None) -> Measured:
     with engines_running([wanted.engines.captioner, wanted.engines.summarizer]):
         return measure(frames, wanted, cut_threshold=cut_threshold)
 
@@ -167,9 +176,24 @@ def _read_plan(path: Path) -> Plan:
         raise UserError("this is no plan", where=str(path), fix="give a file that --out wrote") from None
 
 
+def _check_writable(file: Path) -> None:
+    """Find out, before the pilot is paid for, whether a file can be written; leave things as they are."""
+    with _writing(file):
+        existed = file.exists()
+        file.open("ab").close()
+        if not existed:
+            file.unlink()
+
+
 def _write(file: Path, text: str) -> None:
-    try:
+    with _writing(file):
         file.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write the file: {error.strerror}", where=str(file), fix="name another one"

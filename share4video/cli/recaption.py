@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from functools import partial
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from share4video.captioning.client import ChatRequest, Completion
-from share4video.captioning.engine import answer_all, connect
-from share4video.captioning.roles import Recaption, RoleInput, ShortPrompt, messages, require_role
+from share4video.captioning.checks import EMPTY, CheckContext
+from share4video.captioning.client import CallError, ChatClient, ChatRequest, Endpoint, Outcome
+from share4video.captioning.conversations import held_against
+from share4video.captioning.differential import Failure
+from share4video.captioning.engine import connect
+from share4video.captioning.roles import Recaption, RoleInput, ShortPrompt, leaks, messages, require_role
 from share4video.cli.options import ConfigOption, EngineOption, PromptsOption, SetOption, read_settings
-from share4video.config import EngineSpec
 from share4video.errors import UserError
 
 MAX_FILE_BYTES = 64 << 20
+_AHEAD = 4  # texts under way for each call that the engine takes at a time: a slow one holds up few others
 
 
 def recaption(
@@ -34,7 +39,11 @@ def recaption(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Translate short generation prompts into detailed captions: a JSON line each, in the texts' order."""
+    """Translate short generation prompts into detailed captions: a JSON line each, in the texts' order.
+
+    A line holds the codes of the checks that its answer failed. A text without an answer has the error in its
+    line, and the exit code is then 2.
+    """
     wanted = read_settings(config, settings, engine=engine, prompts=prompts)
     given = [*(texts or ()), *(_read_texts(file) if file is not None else ())]
     if not given:
@@ -44,25 +53,65 @@ def recaption(
     require_role(spec, "prompt" if reverse else "recaption")
     max_tokens = wanted.caption.max_tokens_difference if reverse else wanted.caption.max_tokens_summary
     role = ShortPrompt if reverse else Recaption
-    requests = {
-        str(index): partial(_request, role(text), spec, max_tokens) for index, text in enumerate(given)
-    }
-    with connect(spec) as endpoint:
-        answers = answer_all(endpoint, requests)
+    roles = [role(text) for text in given]
+    context = CheckContext(wanted.caption.checks, leaks(spec.wording))
     made, kept = ("prompt", "caption") if reverse else ("caption", "prompt")
-    for index, text in enumerate(given):
-        answer = answers[str(index)]
-        if not isinstance(answer, Completion):
-            raise UserError(f"a text got no {made}: {answer}", where=text[:80], fix="run it again")
-        if not (said := answer.text.strip()):
-            raise UserError(
-                f"a text got an empty {made}", where=text[:80], fix="write it longer, or name another model"
-            )
-        typer.echo(json.dumps({kept: text, made: said}, ensure_ascii=False))
+    errors: list[str] = []
+
+    async def tell(endpoint: Endpoint) -> None:
+        answers = aiter(_answers(endpoint, roles, max_tokens))
+        for text in given:
+            line = _line(await anext(answers), made, context)
+            if "error" in line:
+                errors.append(str(line["error"]))
+            typer.echo(json.dumps({kept: text, **line}, ensure_ascii=False))
+
+    with connect(spec) as endpoint:
+        asyncio.run(tell(endpoint))
+    if errors:
+        raise UserError(
+            f"{len(errors)} of {len(given)} texts got no {made}, the first: {errors[0].rstrip('.')}",
+            where=endpoint.spec.model,
+            fix="give those texts again, or name another model",
+        )
 
 
-def _request(given: RoleInput, spec: EngineSpec, max_tokens: int) -> ChatRequest:
-    return ChatRequest(messages(spec.wording, given), max_tokens)
+async def _answers(endpoint: Endpoint, roles: Sequence[RoleInput], max_tokens: int) -> AsyncIterator[Outcome]:
+    """Ask for every role, many at a time, and yield the outcomes in their order.
+
+    Raises:
+        UserError: the engine refuses the key or knows no such model.
+    """
+
+    async def ask(given: RoleInput) -> Outcome:
+        try:
+            return await client.ask(ChatRequest(messages(endpoint.spec.wording, given), max_tokens))
+        except CallError as error:
+            return error.bare()
+
+    waiting: deque[asyncio.Task[Outcome]] = deque()
+    async with ChatClient(endpoint) as client:
+        try:
+            for given in roles:
+                waiting.append(asyncio.create_task(ask(given)))
+                if len(waiting) >= _AHEAD * endpoint.spec.max_in_flight:
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _line(outcome: Outcome, made: str, context: CheckContext) -> dict[str, object]:
+    """Return what is told of an outcome: the text ``made`` and the checks it failed, or why there is none."""
+    caption = held_against(context, outcome)
+    if isinstance(caption, Failure):
+        return {made: "", "error": caption.sentence}
+    if EMPTY in caption.failed:
+        return {made: "", "checks": caption.failed, "error": "the answer was empty"}
+    return {made: caption.text, "checks": caption.failed}
 
 
 def _read_texts(file: Path) -> list[str]:

@@ -11,7 +11,9 @@ import typer
 from share4video.cli.options import DEFAULT_STORE, StoreOption
 from share4video.cli.runs import RUNS_FOLDER
 from share4video.dataset.manifest import StageRef
+from share4video.dataset.outputs import made_from
 from share4video.errors import UserError
+from share4video.stages.chain import CAPTION_STAGES, CURATE_STAGES
 from share4video.store import Store
 
 REFS_FILE = "refs.json"
@@ -19,8 +21,12 @@ REFS_FILE = "refs.json"
 
 def report(
     run: Annotated[
-        Path | None,
-        typer.Argument(metavar="[RUN]", help=f"The run's folder; default: the newest in {RUNS_FOLDER}/."),
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help=f"A pipeline run's folder, default: the newest in {RUNS_FOLDER}/; or what was published, as "
+            "dataset/KEY@HASH or caption/KEY@HASH.",
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     truth: Annotated[
@@ -37,18 +43,24 @@ def report(
     """Write a page about what a run published: clips, key frames, captions, rejects, answers."""
     from share4video.report import write_report, write_suspicious
 
-    refs = _read_refs(run or _newest_run())
+    opened = Store.open(store)
+    if run is not None and "@" in run and not Path(run).exists():
+        refs = made_from(opened, StageRef.parse(run), (*CURATE_STAGES, *CAPTION_STAGES))
+    else:
+        refs = _read_refs(Path(run) if run is not None else _newest_run())
     if suspicious:
-        typer.echo(str(write_suspicious(Store.open(store), refs, out)))
+        typer.echo(str(write_suspicious(opened, refs, out)))
         return
-    typer.echo(str(write_report(Store.open(store), refs, out, truth=truth)))
+    typer.echo(str(write_report(opened, refs, out, truth=truth)))
 
 
 def _newest_run() -> Path:
     found = sorted(RUNS_FOLDER.glob(f"*/{REFS_FILE}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(
-            "no finished run", where=str(RUNS_FOLDER), fix="run a pipeline first, or name the run's folder"
+            "no finished run of a pipeline",
+            where=str(RUNS_FOLDER),
+            fix="name a run's folder, or what was published, as dataset/KEY@HASH",
         )
     return found[-1].parent
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from share4video.captioning.derived import DerivedPlan
+from share4video.captioning.engine import resolve
 from share4video.cli.options import make_folder
 from share4video.cli.view import RunView
 from share4video.config import EngineSpec, RunConfig
@@ -37,7 +39,11 @@ def run_in_process(
     Args:
         stages: the stages it will run, in order.
         engines: the engines it will call; those that are local models share one server.
+
+    Raises:
+        UserError: as `check_engines`, before anything is worked on, and what ``work`` raises.
     """
+    check_engines(stages, config, engines)
     opened = Store.open(store)
     with RunView(title, stages) as view, engines_running(engines):
         return work(Chain(config, opened, view.handle))
@@ -54,17 +60,35 @@ def run_as_pipeline(
     """Run a pipeline with KFP's local runner, shown live; its log is kept below ``runs``.
 
     Raises:
-        UserError: what a task recorded as the user's mistake.
+        UserError: as `check_engines`, before anything is run; what a task recorded as the user's mistake.
         PipelineFailed: a task failed otherwise.
     """
     from pipelines.local import run_local
 
+    check_engines(entry.stages, config, pipeline_engines(entry, config))
     folder = new_run_folder(runs, entry.name)
     with (
         RunView(entry.name, entry.stages, budget_s=budget_s) as view,
         engines_running(pipeline_engines(entry, config)),
     ):
         return run_local(entry.name, arguments, folder, on_event=view.handle)
+
+
+def check_engines(stages: Sequence[str], config: RunConfig, engines: Sequence[EngineSpec | None]) -> None:
+    """Check that engines can be asked for what the stages want of them, before anything is paid for.
+
+    Local models are left to the stages: to name one is to read all of it.
+
+    Raises:
+        UserError: an endpoint's model is not named, or an engine's prompts lack a role that is wanted.
+    """
+    wanted = list(engines)
+    if "caption" in stages:
+        DerivedPlan.of(config.caption, config.engines.summarizer or config.engines.captioner)
+        wanted.append(config.caption.checks.judge)
+    for spec in wanted:
+        if spec is not None and spec.model_path is None:
+            resolve(spec)
 
 
 def pipeline_engines(entry: Entry, config: RunConfig) -> list[EngineSpec | None]:

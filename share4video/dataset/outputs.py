@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -79,3 +79,25 @@ def published_dataset(text: str) -> StageRef | None:
     if ref is not None and ref.stage != _DATASET_STAGE:
         raise UserError("clips are added to a dataset", where=text, fix="give dataset/KEY@HASH")
     return ref
+
+
+def made_from(store: Store, ref: StageRef, stages: Sequence[str]) -> dict[str, StageRef]:
+    """Return an output and what it was made from, by stage; of one that the store has no more, nothing.
+
+    Inputs are found by their content, so of several outputs that hold the same bytes one is returned.
+
+    Args:
+        stages: those whose outputs are looked for, each before the ones that take its output.
+
+    Raises:
+        UserError: the store does not hold the output, or it is damaged.
+    """
+    wanted = set(load_manifest(store, ref).inputs)
+    found = {ref.stage: ref}
+    for stage in reversed([stage for stage in stages if stage != ref.stage]):
+        made = [made for made in stored_manifests(store, stage) if made.content_hash in wanted]
+        if made:
+            one = min(made, key=lambda manifest: str(manifest.ref))
+            found[stage] = one.ref
+            wanted.update(one.inputs)
+    return found

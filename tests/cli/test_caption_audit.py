@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -60,11 +63,33 @@ def test_an_engine_that_tells_no_change(host: EngineHost, source: Path) -> None:
     assert "1 of 1 clips had nothing to test" in shown
 
 
+def test_what_a_run_would_reject_is_left_out(host: EngineHost, source: Path, tmp_path: Path) -> None:
+    host.answer = lambda _: "Nothing changes."
+    shutil.copy(source / "clip-0.mp4", tmp_path / "good.mp4")
+    with av.open(str(tmp_path / "black.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")
+        for _ in range(40):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    code, shown, _ = audit(
+        tmp_path, "--engine", f"{host.root}/v1#tiny", "--frames", "2", "--set", "probe.min_height=48"
+    )
+    assert code == 0
+    assert "1 clips" in shown
+    assert "left out: black.mp4: " in shown
+
+
 def test_mistakes_are_sentences(host: EngineHost, source: Path, tmp_path: Path) -> None:
     code, _, complaint = audit(source, "--engine", f"{host.root}/v1")
     assert code == 2
     assert "URL#MODEL" in complaint
     host.answer = lambda _: 400
+    code, _, complaint = audit(source / "clip-0.mp4", "--engine", f"{host.root}/v1#tiny")
+    assert code == 2
+    assert "no clip could be captioned: " in complaint and "HTTP 400" in complaint
+    host.answer = lambda _: " "
     code, _, complaint = audit(source / "clip-0.mp4", "--engine", f"{host.root}/v1#tiny")
     assert code == 2
     assert "no clip could be captioned: the engine gave no caption (clip-0.mp4)" in complaint

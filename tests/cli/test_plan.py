@@ -59,6 +59,7 @@ def test_a_plan_from_all_rows_is_what_the_run_then_takes(
     code, told, _ = call(fake_engine, "plan", "films", "--pilot", "50", "--out", "plan.json")
     assert code == 0
     assert "12 rows, planned from 12 of them" in told
+    assert "the interval means little" not in told
     plan = Plan.model_validate_json((tmp_path / "plan.json").read_bytes())
     code, told, _ = call(fake_engine, "caption", "films")
     assert code == 0
@@ -96,6 +97,7 @@ def test_a_part_is_multiplied_and_nothing_is_asked_where_rates_are_known(
     assert plan.gpu_hours == pytest.approx(2 * plan.hours.estimate)
     assert plan.cost == pytest.approx(6 * plan.hours.estimate)
     assert "GPU hours" in told
+    assert "with fewer than 10 the interval means little" in told
 
 
 def test_a_shard_of_work_leaves_word_of_how_long_it_took(
@@ -182,3 +184,23 @@ def test_calls_without_an_answer_are_not_counted(store: LocalStore, tmp_path: Pa
     }
     output.commit(0, told)
     assert read_actual(store, output.publish(1).ref) == whole
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--out", "missing/plan.json"),
+        ("--save-rates", "missing/rates.json"),
+        ("--rates", "none.json"),
+        ("--rates", "films/00.mp4"),
+    ],
+)
+def test_a_wrong_file_is_found_before_the_pilot(
+    films: Path, fake_engine: FakeEngine, tmp_path: Path, arguments: tuple[str, str]
+) -> None:
+    code, _, said = call(fake_engine, "plan", "films", "--out", "plan.json", *arguments)
+    assert code == 2
+    assert arguments[1] in said
+    assert fake_engine.calls() == []
+    assert not (tmp_path / "store" / "probe").exists()
+    assert not (tmp_path / "plan.json").exists()

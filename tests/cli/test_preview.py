@@ -119,6 +119,22 @@ def test_failed_checks_and_failed_calls_are_shown(upstream: UpstreamHost, films:
     assert "HTTP 400" in shown
 
 
+def test_an_engine_that_does_not_answer_is_said(upstream: UpstreamHost, films: Path) -> None:
+    upstream.refuse_with = (503, {"error": "down"})
+    run = preview(upstream, films, "--clips", "4")
+    assert run.exit_code == 2
+    assert "4 of 4 clips looked at" in run.stderr and "captioned" not in run.stderr
+    assert "4 of 4 clips passed over" in run.stderr
+    assert "no clip got a caption: " in run.stderr and "HTTP 503" in run.stderr
+
+
+def test_clips_that_a_run_would_pass_over_are_counted(upstream: UpstreamHost, films: Path) -> None:
+    upstream.answer = lambda body: " "
+    run = preview(upstream, films, "--clips", "2")
+    assert run.exit_code == 0  # the engine answers, and the page says what
+    assert "2 of 2 clips passed over" in run.stderr
+
+
 def test_derived_captions_are_previewed_with_their_checks(upstream: UpstreamHost, films: Path) -> None:
     upstream.answer = lambda body: "Something that is no JSON."
     options = ("--set", "caption.structured=true", "--set", "caption.short_prompts=true")

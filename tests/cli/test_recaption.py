@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import Result
@@ -42,11 +43,43 @@ def test_the_model_that_works_on_text_is_asked(
     assert {one["caption"] for one in told} == {"A brown dog."}
 
 
-def test_an_empty_caption_is_an_error(upstream: UpstreamHost) -> None:
-    upstream.answer = lambda body: " "
+def test_a_text_that_fails_costs_no_other_its_answer(upstream: UpstreamHost) -> None:
+    upstream.answer = lambda body: " " if "a dog" in json.dumps(body) else "a circle " * 20
     run = recaption(upstream, "captioner")
     assert run.exit_code == 2
-    assert "empty caption (a dog)" in run.stderr
+    first, second = map(json.loads, run.stdout.splitlines())
+    assert first == {"prompt": "a dog", "caption": "", "checks": ["empty"], "error": "the answer was empty"}
+    assert (second["prompt"], second["caption"]) == ("a red circle", ("a circle " * 20).strip())
+    assert "repetition" in second["checks"]
+    assert "1 of 2 texts got no caption" in run.stderr
+
+
+def test_a_refused_call_is_told_in_its_line(upstream: UpstreamHost) -> None:
+    upstream.refuse_with = (400, {"error": "no"})
+    run = recaption(upstream, "captioner")
+    assert run.exit_code == 2
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == ["a dog", "a red circle"]
+    assert all(line["caption"] == "" and "HTTP 400" in line["error"] for line in lines)
+    assert "2 of 2 texts got no caption" in run.stderr
+
+
+def test_a_refused_key_is_one_sentence(upstream: UpstreamHost) -> None:
+    upstream.refuse_with = (401, {"error": "no"})
+    run = recaption(upstream, "captioner")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "the engine refused the key" in run.stderr
+
+
+def test_many_texts_come_in_their_order(upstream: UpstreamHost, tmp_path: Path) -> None:
+    upstream.answer = lambda body: "A brown dog."
+    texts = [f"dog number {number}" for number in range(60)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    engine = f"engines.captioner={{url: {upstream.base_url}, model: m, max_in_flight: 3}}"
+    given = ["recaption", "--file", str(tmp_path / "texts.txt")]
+    run = CliRunner().invoke(app, [*given, "--set", engine, "--set", "engines.summarizer=null"])
+    assert run.exit_code == 0
+    assert [json.loads(line)["prompt"] for line in run.stdout.splitlines()] == texts
 
 
 def test_the_other_way_round(upstream: UpstreamHost) -> None:
@@ -55,8 +88,8 @@ def test_the_other_way_round(upstream: UpstreamHost) -> None:
     given = ["recaption", "--reverse", "A long caption of a dog", "and of a circle"]
     run = CliRunner().invoke(app, [*given, "--set", engine, "--set", "engines.summarizer=null"])
     assert [json.loads(line) for line in run.stdout.splitlines()] == [
-        {"caption": "A long caption of a dog", "prompt": "short dog"},
-        {"caption": "and of a circle", "prompt": "short circle"},
+        {"caption": "A long caption of a dog", "prompt": "short dog", "checks": []},
+        {"caption": "and of a circle", "prompt": "short circle", "checks": []},
     ]
     assert {request["max_tokens"] for request in upstream.seen} == {160}
 
