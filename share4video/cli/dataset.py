@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from share4video.cli.options import DEFAULT_STORE, StoreOption, absolute, absolute_source, make_folder
+from share4video.dataset.export_folder import finishing
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
@@ -139,9 +140,12 @@ def export(
         return
     for table in sorted({part.table for part in manifest.parts}):
         target = to / f"{table}.parquet"
-        target.write_bytes(table_bytes(read_table(opened, parsed, table)))
+        with finishing(str(to)):
+            target.write_bytes(table_bytes(read_table(opened, parsed, table)))
         typer.echo(str(target))
-    for path in fetch_files(opened, parsed, to):
+    with finishing(str(to)):
+        paths = fetch_files(opened, parsed, to)
+    for path in paths:
         typer.echo(str(path))
 
 

@@ -171,16 +171,27 @@ def export_folder(target: Path) -> Iterator[ExportFolder]:
             raise UserError(
                 f"cannot make the folder: {error.strerror}", where=where, fix="name another folder"
             ) from error
-        try:
+        with finishing(where):
             yield ExportFolder(root)
             root.chmod(0o755)
             os.replace(root, target)
-        except OSError as error:
-            raise UserError(
-                f"cannot finish the export: {error.strerror or error}",
-                where=where,
-                fix="free space, name another folder or check what it is made from, and start it again",
-            ) from error
+
+
+@contextmanager
+def finishing(where: str) -> Iterator[None]:
+    """Say in a sentence what the file system complains of while an export is written to ``where``.
+
+    Raises:
+        UserError: there was an OSError, such as that of a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot finish the export: {error.strerror or error}",
+            where=where,
+            fix="free space, name another folder or check what it is made from, and start it again",
+        ) from error
 
 
 def read_index(target: Path) -> dict[str, Any] | None:

@@ -212,6 +212,16 @@ def test_a_released_file_is_imported_and_exported(tmp_path: Path) -> None:
     )
 
 
+def test_tables_that_cannot_be_written_are_a_sentence(
+    published: tuple[str, StageRef], tmp_path: Path
+) -> None:
+    store, ref = published
+    to = tmp_path / "out"
+    (to / "rejects.parquet").mkdir(parents=True)
+    said = mistake("dataset", "export", str(ref), "--to", str(to), "--store", store)
+    assert said.startswith(f"cannot finish the export: Is a directory ({to})")
+
+
 @pytest.mark.parametrize(
     ("format_", "options", "said"),
     [
