@@ -19,7 +19,6 @@ from share4video.captioning.client import (
     Completion,
     Message,
     Outcome,
-    image_part,
     text_part,
 )
 from share4video.captioning.conversations import varied
@@ -27,6 +26,7 @@ from share4video.captioning.differential import ATTEMPTS, Failure
 from share4video.captioning.role_inputs import KeyFrame
 from share4video.captioning.scheduler import Call
 from share4video.captioning.steps import call_key
+from share4video.captioning.teacher import labelled
 
 JUDGE = "judge"
 VERSION = "judge-1"
@@ -35,6 +35,7 @@ MAX_FRAMES = 16
 MAX_TOKENS = 300
 UNPARSABLE = "the judge's answer is not the JSON that was asked for"
 
+_FRAME_LABEL = "Frame {number} at {time_s} s:"  # part of VERSION
 _BLOCKS = """### Character
 You are a strict and fair judge of video captions.
 ### Skills
@@ -123,11 +124,8 @@ class JudgeConversation:
 
 def judge_messages(frames: Sequence[KeyFrame], caption: str) -> list[Message]:
     """Return the messages that put a caption before the judge; the caption cannot pass for instructions."""
-    content: list[Message] = []
-    for frame in frames:
-        content += [text_part(f"Frame {frame.number} at {frame.timestamp_s:.2f} s:"), image_part(frame.image)]
-    said = " ".join(caption.split())
-    content.append(text_part(f"The caption to judge, on one line: {said}"))
+    said = text_part(f"The caption to judge, on one line: {' '.join(caption.split())}")
+    content = [*labelled(frames, _FRAME_LABEL), said]
     return [{"role": "system", "content": _BLOCKS}, {"role": "user", "content": content}]
 
 

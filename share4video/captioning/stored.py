@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest, published_refs
 from share4video.dataset.outputs import earlier_of, stored_manifests
+from share4video.dataset.published import clip_rows
 from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.store import Store
@@ -121,8 +122,10 @@ def _newest(store: Store, found: Sequence[tuple[StageRef, Row]]) -> list[tuple[S
 
 def _held(store: Store, ref: StageRef, clip: Row) -> StoredClip:
     clip_id = str(clip["clip_id"])
-    differentials = tuple(_rows(store, ref, "differentials", clip_id))
-    parts = tuple(row for row in _rows(store, ref, "captions", clip_id) if row["role"] == "part_summary")
+    differentials = tuple(clip_rows(store, ref, "differentials", [clip_id]))
+    parts = tuple(
+        row for row in clip_rows(store, ref, "captions", [clip_id]) if row["role"] == "part_summary"
+    )
     return StoredClip(ref, clip_id, clip["source_uri"], clip["start_s"], clip["end_s"], differentials, parts)
 
 
@@ -163,11 +166,3 @@ def _matching(clips: pa.Table, ref: StageRef, name: str) -> list[tuple[StageRef,
         if found := clips.filter(reading()).to_pylist():
             return [(ref, clip) for clip in found]
     return []
-
-
-def _rows(store: Store, ref: StageRef, table: str, clip_id: str) -> Iterator[Row]:
-    """Read one clip's rows part by part: the tables of a large dataset need not fit into memory."""
-    for part in load_manifest(store, ref).parts:
-        if part.table == table:
-            rows = read_table(store, ref, table, shard=part.shard)
-            yield from rows.filter(pc.equal(rows["clip_id"], clip_id)).to_pylist()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from share4video.cli.options import DEFAULT_STORE, StoreOption, absolute, absolute_source, make_folder
 from share4video.dataset.export_folder import finishing
-from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.dataset.manifest import Manifest, StageRef, load_manifest, manifest_keys
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import CAPTIONER, FORMATS, MIXTURE, TABLES
@@ -36,7 +36,7 @@ def list_(
     opened = Store.open(store)
     if not re.fullmatch(r"[a-z0-9-]+", stage):
         raise UserError("there is no such stage", where=stage, fix="name one, such as caption or dataset")
-    found = [key for key in opened.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2]
+    found = list(manifest_keys(opened, stage))
     if not found:
         raise UserError("nothing is published", where=f"{store}, stage {stage}", fix="run the stage first")
     for key in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,15 +138,19 @@ def load_manifest(store: Store, ref: StageRef) -> Manifest:
     return manifest
 
 
+def manifest_keys(store: Store, stage: str = "") -> Iterator[str]:
+    """Yield the keys of the manifests of a stage's published outputs, of all stages without one."""
+    return (key for key in store.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2)
+
+
 def published_refs(store: Store, stage: str) -> list[StageRef]:
     """Return a stage's published outputs, in order of key.
 
     Raises:
         UserError: a manifest is damaged.
     """
-    keys = [key for key in store.list(stage) if key.endswith("/manifest.json") and key.count("/") == 2]
     refs = []
-    for key in keys:
+    for key in manifest_keys(store, stage):
         try:
             refs.append(Manifest.model_validate_json(store.get(key)).ref)
         except ValidationError as error:

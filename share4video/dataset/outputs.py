@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from share4video.dataset.manifest import Manifest, StageRef, load_manifest
+from share4video.dataset.manifest import Manifest, StageRef, load_manifest, manifest_keys
 from share4video.errors import UserError
 from share4video.store import Store
 
@@ -17,12 +17,11 @@ EARLIER = "@earlier"  # in a dataset's configuration in its manifest: the versio
 
 def stored_manifests(store: Store, stage: str = "") -> Iterator[Manifest]:
     """Yield the manifests of a stage's published outputs, of all stages without one; damaged ones not."""
-    for key in store.list(stage):
-        if key.endswith("/manifest.json") and key.count("/") == 2:
-            try:
-                yield Manifest.model_validate_json(store.get(key))
-            except (KeyError, ValidationError):
-                continue
+    for key in manifest_keys(store, stage):
+        try:
+            yield Manifest.model_validate_json(store.get(key))
+        except (KeyError, ValidationError):
+            continue
 
 
 def earlier_of(config: Mapping[str, Any]) -> StageRef | None:

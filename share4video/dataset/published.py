@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from share4video.dataset.formats import sharegpt4video
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest
 from share4video.dataset.schema import CAPTIONS, CLIPS, DIFFERENTIALS
-from share4video.dataset.shards import read_table
+from share4video.dataset.shards import parse_table, read_table, read_verified
+from share4video.dataset.tombstones import taken_down
 from share4video.errors import UserError
 from share4video.store import Store
 
@@ -33,6 +35,21 @@ SAMPLES = pa.schema(
         pa.field("differentials", pa.list_(pa.struct(DIFFERENTIAL_FIELDS)), nullable=False),
     ]
 )
+
+
+def clip_rows(store: Store, ref: StageRef, table: str, clip_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some clips, part by part: a table of a large dataset need not fit into memory.
+
+    Clips that were taken down have none.
+
+    Raises:
+        UserError: the output is missing or damaged.
+    """
+    wanted = pa.array(sorted(set(clip_ids) - taken_down(store)), pa.string())
+    for part in load_manifest(store, ref).parts:
+        if part.table == table:
+            rows = parse_table(read_verified(store, ref, part.path, part.sha256))
+            yield from rows.filter(pc.is_in(rows["clip_id"], wanted)).to_pylist()
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,17 @@ def run_stage(
         if pending:
             with _connected(inputs, config) as engines:
                 for shard in pending:
-                    computed += _run_shard(inputs, config, store, shard, engines, progress, alone=True)
+                    computed += _run_shard(output, inputs, config, shard, engines, progress, alone=True)
     return _finished(output, inputs, config, shards, computed)
 
 
 def plan(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> list[int]:
     """Return the shards to run: as many as configured, at least one per part of the key frames."""
-    parts = _parts(load_manifest(store, inputs.keyframes))
-    return list(range(max(1, len(parts), config.shards)))
+    return _shards(config, load_manifest(store, inputs.keyframes))
+
+
+def _shards(config: CaptionConfig, keyframes: Manifest) -> list[int]:
+    return list(range(max(1, len(_parts(keyframes)), config.shards)))
 
 
 def run_shard(
@@ -106,10 +109,11 @@ def run_shard(
         UserError: as `run_stage` does.
     """
     inputs = _resolved(inputs)
-    if _output(inputs, config, store).committed(shard) is not None:
+    output = _output(inputs, config, store)
+    if output.committed(shard) is not None:
         return False
     with _connected(inputs, config) as engines:
-        return _run_shard(inputs, config, store, shard, engines, progress, alone=False)
+        return _run_shard(output, inputs, config, shard, engines, progress, alone=False)
 
 
 def finish(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> StageResult:
@@ -133,7 +137,7 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
     summarizer = inputs.summarizer or inputs.captioner
     engines = {"captioner": inputs.captioner, "summarizer": summarizer}
     schema = {"structured_by": "json_schema"} if config.structured and summarizer.json_schema else {}
-    cuts = _cut_threshold(inputs, config, store)
+    cuts = _cut_threshold(config, load_manifest(store, inputs.keyframes))
     return ShardSet(
         store,
         STAGE,
@@ -154,8 +158,8 @@ def _output(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> Shard
     )
 
 
-def _cut_threshold(inputs: CaptionInputs, config: CaptionConfig, store: Store) -> float | None:
-    return cut_bound(config, load_manifest(store, inputs.keyframes).config.get("encoder"))
+def _cut_threshold(config: CaptionConfig, keyframes: Manifest) -> float | None:
+    return cut_bound(config, keyframes.config.get("encoder"))
 
 
 def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
@@ -195,9 +199,9 @@ def _finished(
 
 
 def _run_shard(
+    output: ShardSet,
     inputs: CaptionInputs,
     config: CaptionConfig,
-    store: Store,
     shard: int,
     endpoints: Mapping[str, Endpoint],
     progress: Progress | None,
@@ -209,12 +213,12 @@ def _run_shard(
     Clips wait on disk, and so do those that are finished. When the tables are written they are in memory
     once, as Arrow: all captions of the shard, and no pictures. ``alone`` says that shards come one by one.
     """
-    output = _output(inputs, config, store)
+    store = output.store
     with output.writing(shard) as committed:
         if committed is not None:
             return False
-        budget = _budget(inputs, config, store, None if alone else shard)
         keyframes = load_manifest(store, inputs.keyframes)
+        budget = _budget(output, inputs, config, keyframes, None if alone else shard)
         with (
             open_journal(store.url(f"{output.prefix}/{shard:05d}")) as journal,
             clip_spool(
@@ -226,7 +230,7 @@ def _run_shard(
                 published=published_clips(store, inputs.published),
             ) as clips,
         ):
-            engines, cuts = _specs(inputs, config), _cut_threshold(inputs, config, store)
+            engines, cuts = _specs(inputs, config), _cut_threshold(config, keyframes)
             jobs = ClipJobs(clips, engines[CAPTIONER], engines[SUMMARIZER], config, cuts)
             begun = time.monotonic()
             spent = asyncio.run(caption_clips(jobs, config, endpoints, journal, budget, progress))
@@ -276,7 +280,9 @@ def _rows(clips: ClipSpool, inputs: CaptionInputs, store: Store) -> Iterator[Cap
                 return
 
 
-def _budget(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: int | None) -> Budget | None:
+def _budget(
+    output: ShardSet, inputs: CaptionInputs, config: CaptionConfig, keyframes: Manifest, shard: int | None
+) -> Budget | None:
     """Return what may be spent: all that committed shards have left, or one shard's share of that.
 
     Shards that run side by side do not know what the others are spending. Each keeps to its share, by key
@@ -284,10 +290,9 @@ def _budget(inputs: CaptionInputs, config: CaptionConfig, store: Store, shard: i
     """
     if config.max_cost is None and config.max_tokens_total is None:
         return None
-    output, keyframes = _output(inputs, config, store), load_manifest(store, inputs.keyframes)
     before = Spending()
     weights: dict[int, float] = {}  # of shards that are not committed
-    for number in plan(inputs, config, store):
+    for number in _shards(config, keyframes):
         commit = output.committed(number)
         if commit is not None:
             before.add_all(Spending.of_counts(commit.counts))

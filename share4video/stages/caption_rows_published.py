@@ -6,12 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from share4video.dataset.manifest import StageRef
-from share4video.dataset.shards import empty_table, load_manifest, parse_table, read_table, read_verified
-from share4video.dataset.tombstones import rows_taken_down
+from share4video.dataset.published import clip_rows
+from share4video.dataset.shards import read_table
 from share4video.store import Store
 
 _OTHER_STAGES = ("brief", "sliding")  # roles the dataset stage has from elsewhere
@@ -42,17 +39,7 @@ class PublishedCaptions:
         self.captions: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         if dataset is None or not clip_ids:
             return
-        wanted = pa.array(clip_ids, pa.string())
-        parts = load_manifest(store, dataset).parts
         for name, rows in (("differentials", self.differentials), ("captions", self.captions)):
-            pieces = []
-            for part in parts:
-                if part.table == name:
-                    piece = parse_table(read_verified(store, dataset, part.path, part.sha256))
-                    pieces.append(piece.filter(pc.is_in(piece["clip_id"], wanted)))
-            table = pa.concat_tables(pieces) if pieces else empty_table(name)
-            if (taken := rows_taken_down(store, table)) is not None:
-                table = table.filter(pc.invert(taken))
-            for row in table.to_pylist():
+            for row in clip_rows(store, dataset, name, clip_ids):
                 if row.get("role") not in _OTHER_STAGES:
                     rows[row["clip_id"]].append(row)

@@ -124,3 +124,8 @@ def publish_dataset(
     output = ShardSet(store, "keyframes", "1", inputs=[repr(frames)], config=KeyframeConfig())
     output.commit(0, {"keyframes": table_from_rows("keyframes", frames[::-1])})
     return Published(publish_tables(store, parts), output.publish(1).ref, source)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder by its name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

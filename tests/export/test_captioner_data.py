@@ -17,7 +17,7 @@ from share4video.config import KeyframeConfig
 from share4video.dataset.formats import (
     llava,
 )
-from share4video.dataset.published import ClipSample, PublishedDataset
+from share4video.dataset.published import PublishedDataset
 from share4video.dataset.shards import ShardSet, table_from_rows
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
@@ -35,23 +35,6 @@ from tests.export.material import (
     publish_dataset,
     publish_tables,
 )
-
-
-@pytest.fixture
-def published(store: LocalStore, tmp_path: Path) -> Published:
-    return publish_dataset(store, tmp_path)
-
-
-def _samples(store: LocalStore, published: Published) -> list[ClipSample]:
-    return list(PublishedDataset.open(store, published.dataset).samples())
-
-
-def _everything(published: Published) -> ExportOptions:
-    return ExportOptions(source=str(published.source), keyframes=published.keyframes)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_the_captioners_training_data_are_what_the_captioner_is_asked(

@@ -30,16 +30,12 @@ from share4video.stages import mixture
 from share4video.store import LocalStore
 from tests.export.material import (
     Published,
+    bytes_of,
     caption_row,
     clip_row,
     publish_dataset,
     publish_tables,
 )
-
-
-@pytest.fixture
-def published(store: LocalStore, tmp_path: Path) -> Published:
-    return publish_dataset(store, tmp_path)
 
 
 def _samples(store: LocalStore, published: Published) -> list[ClipSample]:
@@ -50,10 +46,6 @@ def _everything(published: Published) -> ExportOptions:
     return ExportOptions(source=str(published.source), keyframes=published.keyframes)
 
 
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_is_the_same_bytes_again_and_tells_what_is_in_it(
     store: LocalStore, published: Published, tmp_path: Path, name: str
@@ -61,8 +53,8 @@ def test_an_export_is_the_same_bytes_again_and_tells_what_is_in_it(
     first, second = tmp_path / "first", tmp_path / "second"
     index = export(store, published.dataset, first, name, _everything(published))
     assert export(store, published.dataset, second, name, _everything(published)) == index
-    found = _bytes(first)
-    assert found == _bytes(second)
+    found = bytes_of(first)
+    assert found == bytes_of(second)
     assert (index["rows_in"], index["rows_out"], index["rejects"]) == (3, 3, {})
     assert {file["name"]: file["sha256"] for file in index["files"]} == {
         path: hashlib.sha256(data).hexdigest() for path, data in found.items() if path != "export.json"

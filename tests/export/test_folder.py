@@ -13,16 +13,7 @@ import pytest
 from share4video.errors import UserError
 from share4video.export.run import export
 from share4video.store import LocalStore
-from tests.export.material import Published, publish_dataset
-
-
-@pytest.fixture
-def published(store: LocalStore, tmp_path: Path) -> Published:
-    return publish_dataset(store, tmp_path)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+from tests.export.material import Published, bytes_of
 
 
 def test_a_file_is_no_folder_and_a_link_to_one_is(
@@ -72,5 +63,5 @@ export(Store.open({str(store.root)!r}), StageRef.parse({str(published.dataset)!r
     assert not (tmp_path / "out").exists()
     export(store, published.dataset, tmp_path / "out", "huggingface")
     export(store, published.dataset, tmp_path / "other", "huggingface")
-    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "other")
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "other")
     assert not left[0].exists()
