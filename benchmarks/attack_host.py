@@ -23,9 +23,9 @@ _PAUSE_S = 0.05
 
 
 def _bomb() -> bytes:
-    """Return 64 KiB that gunzip to 64 MiB."""
+    """Return 64 KiB that gunzip to a thousand times as much."""
     sink = io.BytesIO()
-    with gzip.GzipFile(fileobj=sink, mode="wb", mtime=0) as packed:
+    with gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=1, mtime=0) as packed:
         packed.write(MP4_START)
         for _ in range(1024):
             packed.write(_BLOCK)
@@ -49,7 +49,7 @@ class AttackHandler(BaseHTTPRequestHandler):
 
     def _misbehave(self, how: str) -> None:
         if how == "gzip":
-            self._answer(200, "video/mp4", _bomb(), {"Content-Encoding": "gzip"})
+            self._answer(200, "video/mp4", self.server.bomb, {"Content-Encoding": "gzip"})
         elif how == "declared":
             self._begin({"Content-Length": str(HUGE_BYTES)})
             self._pour(_BLOCK)
@@ -112,9 +112,11 @@ class AttackHandler(BaseHTTPRequestHandler):
 
 
 class AttackHost(ThreadingHTTPServer):
-    """Attributes:
-    files: content type and bytes by path.
-    sent: bytes poured out so far, by path.
+    """The server.
+
+    Attributes:
+        files: content type and bytes by path.
+        sent: bytes poured out so far, by path.
     """
 
     daemon_threads = True
@@ -126,6 +128,7 @@ class AttackHost(ThreadingHTTPServer):
         self.url = f"http://{ADDRESS}:{self.port}"
         self.files: dict[str, tuple[str, bytes]] = {}
         self.sent: Counter[str] = Counter()
+        self.bomb = _bomb()
         self.closing = threading.Event()
         self._lock, self._open = threading.Lock(), 0
 

@@ -39,9 +39,9 @@ def film(pictures: Sequence[bytes], times_s: Sequence[int], *, width: int, heigh
 
 
 def many_scans(side: int, scans: int) -> bytes:
-    """Return a progressive JPEG of ``side`` x ``side`` whose last scan, of a few bytes, comes again and again.
+    """Return a progressive JPEG whose last scan, of a few bytes, comes again and again.
 
-    A decoder goes through all of the picture for each.
+    A decoder goes through all of the picture, ``side`` x ``side``, for each.
     """
     data = picture(side, side, "JPEG", progressive=True, quality=50)
     position, last = 2, (0, 0)

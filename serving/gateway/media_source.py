@@ -107,7 +107,7 @@ class MediaSource:
             raise Refusal(400, "media_address", f"write the {kind} as data:{kind}/...;base64,...")
         content_type = header.group(1).lower()
         if not content_type.startswith(f"{kind}/") and content_type != "application/octet-stream":
-            raise Refusal(415, "media_type", f"the data: address holds {content_type}, not a {kind}")
+            raise Refusal(415, "media_type", f"the data: address holds {content_type}, which is no {kind}")
         encoded = address[header.end() :]
         if len(encoded) // 4 * 3 > self.max_bytes[kind] + 3:
             raise _too_big(kind, self.max_bytes[kind])
@@ -149,9 +149,7 @@ def _check_start(path: Path, kind: Kind) -> None:
         start = file.read(_SNIFF_BYTES)
     known = _is_video(start) if kind == "video" else _is_image(start)
     if not known:
-        raise Refusal(
-            415, "media_type", f"what the address holds is not a {kind} of a kind this gateway takes"
-        )
+        raise Refusal(415, "media_type", f"what the address holds is no {kind} of a kind this gateway takes")
 
 
 def _is_image(start: bytes) -> bool:

@@ -20,6 +20,7 @@ from share4video.errors import UserError
 from share4video.store_s3 import signed_address
 
 _ELSEWHERE = frozenset({301, 307, 400})  # what S3 answers, with the bucket's region, in the wrong one
+_MAX_KEY_BYTES = 1024  # S3's own bound
 _AUTHORITIES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # as boto3 looks for them
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class ObjectSource:
     def _checked(self, address: str) -> tuple[str, str]:
         bucket, _, key = address.removeprefix("s3://").partition("/")
         steps = key.split("/")
-        printable = key.isprintable() and "\\" not in key
-        if not bucket or not printable or any(step in ("", ".", "..") for step in steps):
+        sound = key.isprintable() and "\\" not in key and len(key.encode()) <= _MAX_KEY_BYTES
+        if not bucket or not sound or any(step in ("", ".", "..") for step in steps):
             raise Refusal(400, "media_address", "write an object as s3://bucket/key")
         if not any(address.startswith(prefix.rstrip("/") + "/") for prefix in self.prefixes):
             raise Refusal(

@@ -102,7 +102,7 @@ def _check(response: httpx.Response, kind: str) -> None:
         )
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not content_type.startswith(f"{kind}/") and content_type not in _OPAQUE_TYPES:
-        raise Refusal(415, "media_type", f"the address holds {content_type[:64]}, not a {kind}")
+        raise Refusal(415, "media_type", f"the address holds {content_type[:64]}, which is no {kind}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "media_type", f"the {kind} came with a content encoding that was not asked for")
 
