@@ -101,7 +101,7 @@ def test_follows_a_redirect_to_an_allowed_host(host: MediaHost) -> None:
         ("http://127.0.0.1:{port}/endless", 413, "media_too_big"),
         ("http://", 400, "media_scheme"),
         ("http://[", 403, "media_host"),
-        ("http://127.0.0.1:{port}/to?http://0177.0.0.1/", 400, "media_address"),
+        ("http://127.0.0.1:{port}/to?http://0177.0.0.1/", 422, "media_unreachable"),
         ("ftp://127.0.0.1/clip.mp4", 400, "media_scheme"),
         ("/etc/passwd", 400, "media_scheme"),
         ("http://127.0.0.1:{port}/" + "a" * 9000, 400, "media_address"),
