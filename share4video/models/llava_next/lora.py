@@ -1,8 +1,8 @@
 """LoRA folders of the released training script, merged into their base as it is read.
 
 Such a folder holds ``adapter_config.json``, ``adapter_model.safetensors`` or ``.bin`` with the low-rank
-pairs, ``non_lora_trainables.bin`` with what was trained whole (projector, vision tower), and the ``config.json``
-of the model. W + (alpha / r) B A is added in float32 and rounded once.
+pairs, ``non_lora_trainables.bin`` with what was trained whole (projector, vision tower), and the
+``config.json`` of the model. W + (alpha / r) B A is added in float32 and rounded once.
 """
 
 from __future__ import annotations
