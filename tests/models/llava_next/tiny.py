@@ -37,7 +37,9 @@ def write_original(
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a checkpoint, original or converted."""
     return {
-        name: value for file in sorted(folder.glob("*.safetensors")) for name, value in load_file(file).items()
+        name: value
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, value in load_file(file).items()
     }
 
 
