@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 from PIL import Image
@@ -16,10 +17,10 @@ CONCAT = b"ffconcat version 1.0\nfile 'file:///etc/passwd'\n" + bytes(2048)
 DISGUISED_PLAYLIST = b"#EXTftypM3U\n" + PLAYLIST  # begins, byte for byte, as an MP4 may
 
 
-def picture(width: int, height: int, kind: str = "PNG", **options: object) -> bytes:
+def picture(width: int, height: int, kind: str = "PNG", **options: Any) -> bytes:
     """Return a flat grey picture's file."""
     sink = io.BytesIO()
-    Image.new("L", (width, height), 128).save(sink, kind, **options)  # type: ignore[arg-type]
+    Image.new("L", (width, height), 128).save(sink, kind, **options)
     return sink.getvalue()
 
 

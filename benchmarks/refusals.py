@@ -87,15 +87,13 @@ class Target:
             started = time.monotonic()
             status, body = send(self.gateway, attack)
             seconds = time.monotonic() - started
+        code, sentence = "", body.decode("utf-8", "replace")
         with suppress(ValueError, LookupError, TypeError):
             error = json.loads(body)["error"]
-            expected = (status, error["code"]) == (attack.status, attack.code)
-            return Outcome(
-                attack.name, status, error["code"], error["message"], expected, seconds, peak[0] / 1e6
-            )
-        return Outcome(
-            attack.name, status, "", body.decode("utf-8", "replace"), False, seconds, peak[0] / 1e6
-        )
+            code, sentence = error["code"], error["message"]
+        expected = (status, code) == (attack.status, attack.code)
+        above_idle_mb = round(peak[0] / 1e6, 1)
+        return Outcome(attack.name, status, code, sentence, expected, round(seconds, 2), above_idle_mb)
 
     def left_behind(self) -> dict[str, int]:
         """Count what refused requests must not leave: temporary files, answers still read, places taken."""
