@@ -8,9 +8,11 @@ no reader sees; a lifecycle rule on the bucket clears them.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -223,14 +225,42 @@ def _plain(error: boto.ClientError, bucket: str, where: str, key: str) -> Except
     return error
 
 
-def connect() -> S3Client:
+def signed_address(bucket: str, key: str, expires_s: int, region: str | None = None) -> str:
+    """Return the web address at which anybody may read one object for ``expires_s`` seconds.
+
+    The server is not asked, though whoever hands out credentials may be.
+
+    Args:
+        region: the bucket's, where it is not the one the environment names.
+
+    Raises:
+        UserError: there are no credentials, or S3 is not set up right.
+    """
+    with said_plainly(bucket, f"s3://{bucket}/{key}"):
+        client = _signing_client(_aws_environment(), region)
+        return client.generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=expires_s
+        )
+
+
+def _aws_environment() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+@lru_cache(maxsize=4)
+def _signing_client(environment: tuple[tuple[str, str], ...], region: str | None) -> S3Client:
+    # Without a word boto3 signs addresses the old way, which new buckets refuse.
+    return connect(BotoConfig(signature_version="s3v4", region_name=region))
+
+
+def connect(changes: BotoConfig | None = None) -> S3Client:
     """Make a client; off AWS, with path-style addresses and without checksums that older servers refuse."""
     session = boto3.session.Session()
     config = BotoConfig(
         retries={"mode": "standard", "max_attempts": ATTEMPTS},
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-    )
+    ).merge(changes or BotoConfig())
     client: S3Client = session.client("s3", config=config)
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):

@@ -68,8 +68,9 @@ async def pinned_address(
 
 
 def _host(url: httpx.URL) -> str:
-    return url.host.lower().rstrip(".")
+    """Return the name as it is resolved: in ASCII, in lower case."""
+    return url.raw_host.decode("ascii").lower().rstrip(".")
 
 
 def _place(url: httpx.URL) -> str:
-    return url.netloc.decode("ascii", "replace")
+    return url.netloc.decode("ascii", "replace")[:256]

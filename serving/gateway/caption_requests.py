@@ -93,6 +93,6 @@ class CaptionRequest(BaseModel):
             return cls.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(step) for step in first["loc"])
+            where = ".".join(str(step)[:100] for step in first["loc"])
             what = first["msg"].removeprefix("Value error, ")
             raise Refusal(400, "bad_request", f"{place}{f', {where}' if where else ''}: {what}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from serving.gateway.caption_requests import CaptionRequest
-from serving.gateway.metrics import PHASE_SECONDS
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.visual import VisualInput, decode_limits, refuse_longer, undecodable
@@ -124,9 +122,8 @@ class CaptionService:
     async def clip(self, request: CaptionRequest) -> CaptionedClip:
         """Fetch a clip and choose its key frames. Raises Refusal where it cannot be captioned."""
         assert request.video_url is not None
-        async with self.visual.source.open(request.video_url.url, "video") as path, self.visual.decoders:
-            with PHASE_SECONDS.labels("decode").time():
-                return await asyncio.to_thread(self._key_frames, path)
+        async with self.visual.source.open(request.video_url.url, "video") as path:
+            return await self.visual.decoders.run(self._key_frames, path)
 
     def _key_frames(self, path: Path) -> CaptionedClip:
         limits, bound_s = decode_limits(self.settings), self.settings.max_duration_s

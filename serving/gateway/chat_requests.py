@@ -11,6 +11,18 @@ from pydantic_core import from_json
 from serving.gateway.refusal import Refusal
 
 MAX_CHOICES = 8
+# What model servers take beyond OpenAI's protocol that is not a client's to set: bounds on length, the chat
+# template, how images are read, other hosts.
+NOT_TAKEN = (
+    "generation_config",
+    "chat_template",
+    "mm_processor_kwargs",
+    "media_io_kwargs",
+    "kv_transfer_params",
+    "extra_args",
+    "vllm_xargs",
+)
+_SHOWN = 100  # characters of what a client sent
 Tokens = StrictInt | None
 
 
@@ -31,15 +43,19 @@ class ChatFields(BaseModel):
     top_p: StrictFloat | None = Field(None, ge=0, le=1)
     frequency_penalty: StrictFloat | None = Field(None, ge=-2, le=2)
     presence_penalty: StrictFloat | None = Field(None, ge=-2, le=2)
+    chat_template_kwargs: dict[str, StrictBool] | None = None  # switches, such as enable_thinking
 
 
 def check_fields(body: dict[str, Any], max_tokens: int) -> None:
     """Check everything of a chat request but its messages and its model.
 
     Raises:
-        Refusal: (400) a field is not of its type or out of its bounds, or the answer may be longer than
-            ``max_tokens``.
+        Refusal: (400) a field is not of its type or out of its bounds, is not a client's to set, or the
+            answer may be longer than ``max_tokens``.
     """
+    for name in NOT_TAKEN:
+        if body.get(name) is not None:
+            raise Refusal(400, "bad_request", f"{name}: this is the model's, and not taken from clients")
     try:
         fields = ChatFields.model_validate(body)
     except ValidationError as error:
@@ -55,7 +71,9 @@ def check_model(body: dict[str, Any], served: str) -> None:
     asked = body.get("model") or served
     if asked != served:
         raise Refusal(
-            404, "model_not_found", f"there is no model {asked!r} here; this gateway serves {served!r}"
+            404,
+            "model_not_found",
+            f"there is no model {str(asked)[:_SHOWN]!r} here; this gateway serves {served!r}",
         )
 
 

@@ -10,27 +10,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import logging
 import re
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
+from serving.gateway.objects import ObjectSource
 from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
 from serving.gateway.settings import GatewaySettings
-from share4video.errors import UserError
-from share4video.store import Store
 
 Kind = Literal["video", "image"]
-
-logger = logging.getLogger(__name__)
 
 MAX_ADDRESS_LENGTH = 8192  # of anything but a data: URI
 _SNIFF_BYTES = 1024
@@ -89,20 +84,20 @@ class MediaSource:
             return
         with tempfile.TemporaryDirectory(prefix="share4video-media-") as folder:
             path = Path(folder) / kind
-            if scheme == "s3":
-                await self._from_store(address, path, kind)
-            else:
-                with path.open("wb") as target:
-                    if scheme == "data":
-                        await asyncio.to_thread(self._decode, address, target, kind)
-                    elif scheme in ("http", "https"):
-                        await self.remote.download(address, target, kind=kind, max_bytes=self.max_bytes[kind])
-                    else:
-                        raise Refusal(
-                            400,
-                            "media_scheme",
-                            f"the {kind} address must be a data:, https:, s3: or file: address",
-                        )
+            with path.open("wb") as target:
+                if scheme == "data":
+                    await asyncio.to_thread(self._decode, address, target, kind)
+                elif scheme in ("http", "https"):
+                    await self.remote.download(address, target, kind=kind, max_bytes=self.max_bytes[kind])
+                elif scheme == "s3":
+                    objects = ObjectSource(self.s3_prefixes, self.remote.timeout_s)
+                    await objects.download(address, target, kind=kind, max_bytes=self.max_bytes[kind])
+                else:
+                    raise Refusal(
+                        400,
+                        "media_scheme",
+                        f"the {kind} address must be a data:, https:, s3: or file: address",
+                    )
             await asyncio.to_thread(_check_start, path, kind)
             yield path
 
@@ -112,7 +107,7 @@ class MediaSource:
             raise Refusal(400, "media_address", f"write the {kind} as data:{kind}/...;base64,...")
         content_type = header.group(1).lower()
         if not content_type.startswith(f"{kind}/") and content_type != "application/octet-stream":
-            raise Refusal(415, "media_type", f"the data: address holds {content_type}, not a {kind}")
+            raise Refusal(415, "media_type", f"the data: address holds {content_type}, which is no {kind}")
         encoded = address[header.end() :]
         if len(encoded) // 4 * 3 > self.max_bytes[kind] + 3:
             raise _too_big(kind, self.max_bytes[kind])
@@ -144,35 +139,6 @@ class MediaSource:
             raise _too_big(kind, self.max_bytes[kind])
         return path
 
-    async def _from_store(self, address: str, path: Path, kind: Kind) -> None:
-        bucket, _, key = address.removeprefix("s3://").partition("/")
-        steps = key.split("/")
-        if not bucket or not key or any(step in ("", ".", "..") for step in steps):
-            raise Refusal(400, "media_address", "write an object as s3://bucket/key")
-        if not any(address.startswith(prefix.rstrip("/") + "/") for prefix in self.s3_prefixes):
-            raise Refusal(
-                403, "media_store", f"clips may not be read from s3://{bucket}: the prefix is not in the list"
-            )
-        try:
-            async with asyncio.timeout(self.remote.timeout_s):
-                store = await asyncio.to_thread(_bucket, bucket)
-                if await asyncio.to_thread(store.size, key) > self.max_bytes[kind]:
-                    raise _too_big(kind, self.max_bytes[kind])
-                await asyncio.to_thread(store.download, key, path)
-        except KeyError:
-            raise Refusal(422, "media_unreachable", f"there is no object {address}") from None
-        except UserError as error:  # a fault of this gateway's set-up, which is not the caller's to read
-            logger.warning("cannot read from the store: %s", error)
-            raise Refusal(502, "store_failed", f"objects cannot be read from s3://{bucket} now") from error
-        except TimeoutError:
-            seconds = f"{self.remote.timeout_s:g} seconds"
-            raise Refusal(422, "media_timeout", f"the {kind} could not be fetched in {seconds}") from None
-
-
-@lru_cache(maxsize=16)
-def _bucket(name: str) -> Store:
-    return Store.open(f"s3://{name}")
-
 
 def _too_big(kind: Kind, bound: int) -> Refusal:
     return Refusal(413, "media_too_big", f"the {kind} is larger than {bound} bytes")
@@ -183,9 +149,7 @@ def _check_start(path: Path, kind: Kind) -> None:
         start = file.read(_SNIFF_BYTES)
     known = _is_video(start) if kind == "video" else _is_image(start)
     if not known:
-        raise Refusal(
-            415, "media_type", f"what the address holds is not a {kind} of a kind this gateway takes"
-        )
+        raise Refusal(415, "media_type", f"what the address holds is no {kind} of a kind this gateway takes")
 
 
 def _is_image(start: bytes) -> bool:

@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 import certifi
@@ -52,7 +53,11 @@ class Remote:
             raise Refusal(
                 422, "media_timeout", f"the {kind} could not be fetched in {self.timeout_s:g} seconds"
             ) from None
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
+        except (httpx.InvalidURL, UnicodeError):
+            raise Refusal(
+                400, "media_address", f"the {kind} address is, or leads to, no web address"
+            ) from None
+        except (httpx.HTTPError, ssl.SSLError) as error:
             raise Refusal(
                 422, "media_unreachable", f"the {kind} could not be fetched: {type(error).__name__}"
             ) from error
@@ -61,7 +66,7 @@ class Remote:
         url = httpx.URL(text)
         # trust_env off: a proxy from the environment would resolve the name again, past the pinned address.
         async with httpx.AsyncClient(
-            verify=_tls_context(), trust_env=False, timeout=self.timeout_s
+            verify=tls_context("SSL_CERT_FILE"), trust_env=False, timeout=self.timeout_s
         ) as client:
             for _ in range(MAX_REDIRECTS + 1):
                 address = await pinned_address(
@@ -71,12 +76,15 @@ class Remote:
                     "GET",
                     url.copy_with(host=address),
                     headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
-                    extensions={"sni_hostname": url.host},  # certificates are still checked for the name
+                    extensions={
+                        "sni_hostname": url.raw_host.decode("ascii")
+                    },  # certificates are still checked for the name
                 )
                 response = await client.send(request, stream=True)
                 try:
                     if response.status_code not in _REDIRECTS:
-                        await _receive(response, target, kind, max_bytes)
+                        _check(response, kind)
+                        await receive(response, target, kind, max_bytes)
                         return
                     following = url.join(response.headers.get("location", ""))
                 finally:
@@ -87,18 +95,26 @@ class Remote:
         raise Refusal(403, "media_redirect", f"the {kind} lies behind more than {MAX_REDIRECTS} redirects")
 
 
-async def _receive(response: httpx.Response, target: BinaryIO, kind: str, max_bytes: int) -> None:
+def _check(response: httpx.Response, kind: str) -> None:
     if response.status_code != 200:
         raise Refusal(
             422, "media_unreachable", f"the {kind}'s host answered with status {response.status_code}"
         )
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not content_type.startswith(f"{kind}/") and content_type not in _OPAQUE_TYPES:
-        raise Refusal(415, "media_type", f"the address holds {content_type}, not a {kind}")
+        raise Refusal(415, "media_type", f"the address holds {content_type[:64]}, which is no {kind}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "media_type", f"the {kind} came with a content encoding that was not asked for")
+
+
+async def receive(response: httpx.Response, target: BinaryIO, kind: str, max_bytes: int) -> None:
+    """Write the body of ``response`` to ``target`` as it comes, undecoded.
+
+    Raises:
+        Refusal: (413) it announces more than ``max_bytes``, or sends more.
+    """
     announced = response.headers.get("content-length", "")
-    received = int(announced) if announced.isdigit() else 0
+    received = int(announced) if announced.isdecimal() else 0
     if received <= max_bytes:
         received = 0
         async for block in response.aiter_raw():
@@ -110,5 +126,12 @@ async def _receive(response: httpx.Response, target: BinaryIO, kind: str, max_by
         raise Refusal(413, "media_too_big", f"the {kind} is larger than {max_bytes} bytes")
 
 
-def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+def tls_context(*variables: str) -> ssl.SSLContext:
+    """Return a context that trusts the authorities in the file that the first variable which is set names."""
+    named = next((value for name in variables if (value := os.environ.get(name))), None)
+    return _trusting(named or certifi.where())
+
+
+@lru_cache(maxsize=4)
+def _trusting(file: str) -> ssl.SSLContext:  # reading a hundred certificates takes a while
+    return ssl.create_default_context(cafile=file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 from collections.abc import Sequence
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from serving.gateway.decoding import Decoders
 from serving.gateway.media_source import Kind, MediaSource
-from serving.gateway.metrics import PHASE_SECONDS
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
 from share4video.captioning.domain_guard import refuse_foreign_clip, refuse_foreign_image
@@ -21,8 +19,10 @@ from share4video.errors import UserError
 from share4video.media.compose import frame_grid
 from share4video.media.decode import uniform_frames
 from share4video.media.limits import Limits, MediaError
+from share4video.media.picture import read_picture
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+_JPEGS = ("JPEG", "MPO")  # the second: several in one file, as phones write them
 
 
 class VisualInput:
@@ -31,7 +31,7 @@ class VisualInput:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.source = MediaSource.from_settings(settings)
-        self.decoders = asyncio.Semaphore(settings.max_decoders)
+        self.decoders = Decoders(settings.max_decoders)
 
     async def image(self, address: str, kind: Kind) -> str:
         """Return the model's image as a ``data:`` URI: a video's frame grid as PNG, an image as it came.
@@ -43,9 +43,7 @@ class VisualInput:
         """
         async with self.source.open(address, kind) as path:
             work = self._grid if kind == "video" else self._checked_image
-            async with self.decoders:
-                with PHASE_SECONDS.labels("decode").time():
-                    return await asyncio.to_thread(work, path)
+            return await self.decoders.run(work, path)
 
     def _grid(self, path: Path) -> str:
         try:
@@ -60,19 +58,14 @@ class VisualInput:
         return _data_uri("image/png", sink.getvalue())
 
     def _checked_image(self, path: Path) -> str:
-        pixels, bound = 0, self.settings.max_pixels
+        known = self.settings.domain != "any"
         try:
-            with Image.open(path, formats=list(_MIME)) as image:
-                pixels = image.width * image.height
-                if pixels <= bound:
-                    image.load()
-                mime = _MIME[image.format or ""]
-                if pixels <= bound and self.settings.domain != "any":
-                    self._refuse_foreign_image(np.asarray(image.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise Refusal(422, "media_undecodable", "the image cannot be decoded") from error
-        if pixels > bound:
-            raise Refusal(413, "media_too_big", f"the image has {pixels} pixels; at most {bound} are taken")
+            picture = read_picture(path, list(_MIME), pixels=known, limits=decode_limits(self.settings))
+        except MediaError as error:
+            raise undecodable(error, "image") from error
+        if picture.rgb is not None:
+            self._refuse_foreign_image(picture.rgb)
+        mime = _MIME["JPEG" if picture.format in _JPEGS else picture.format]
         return _data_uri(mime, path.read_bytes())
 
     def _refuse_foreign_image(self, rgb: NDArray[np.uint8]) -> None:
@@ -94,10 +87,11 @@ def decode_limits(settings: GatewaySettings) -> Limits:
     return Limits(wall_s=settings.decode_timeout_s, max_pixels=settings.max_pixels)
 
 
-def undecodable(error: MediaError) -> Refusal:
+def undecodable(error: MediaError, what: str = "clip") -> Refusal:
     """Turn what the decoder said about a file into an answer."""
-    status = 413 if error.reason == "too_large" else 422
-    return Refusal(status, "media_undecodable", f"the clip cannot be used: {error.sentence}")
+    too_big = error.reason == "too_large"
+    status, code = (413, "media_too_big") if too_big else (422, "media_undecodable")
+    return Refusal(status, code, f"the {what} cannot be used: {error.sentence}")
 
 
 def refuse_longer(seconds: float, bound_s: float) -> None:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,58 @@ class _Lost(Exception):
 
 class _Overdue(Exception):
     """The worker did not answer in time."""
+
+
+class Cancelled(Exception):
+    """The call was ended by whoever asked for it; it says nothing about the file."""
+
+
+class Cancellation:
+    """Ends, from any thread, the calls that are made inside its block.
+
+    Threads that carry the context of the block along (``asyncio.to_thread`` does) are inside it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: set[GuardedWorker] = set()
+        self._cancelled = False
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Cover what is called in here."""
+        token = _cancellation.set(self)
+        try:
+            yield
+        finally:
+            _cancellation.reset(token)
+
+    def cancel(self) -> None:
+        """End the workers at work for the block's calls, and refuse its later calls (``Cancelled``)."""
+        with self._lock:  # held, so that no worker has gone over to somebody else's call meanwhile
+            self._cancelled = True
+            for worker in self._workers:
+                worker.interrupt()
+
+    @contextmanager
+    def watch(self, worker: GuardedWorker) -> Iterator[None]:
+        """Tie a worker to the block for one call. Raises Cancelled where the call was ended, or came late."""
+        with self._lock:
+            if self._cancelled:
+                raise Cancelled
+            self._workers.add(worker)
+        try:
+            yield
+        except Exception:
+            if self._cancelled:
+                raise Cancelled from None
+            raise
+        finally:
+            with self._lock:
+                self._workers.discard(worker)
+
+
+_cancellation: ContextVar[Cancellation | None] = ContextVar("share4video_decoding", default=None)
 
 
 class GuardedWorker:
@@ -232,6 +285,10 @@ class GuardedWorker:
             self._process.kill()
             self._process.wait()
 
+    def interrupt(self) -> None:
+        """End the process from another thread than the one that waits for its answer, which then hears."""
+        self._process.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._hang_up()
@@ -265,7 +322,11 @@ class WorkerPool:
         self._places = threading.BoundedSemaphore(size)
 
     def call(self, operation: str, path: str, arguments: dict[str, Any], limits: Limits) -> Reply:
-        """Run an operation of ``worker.py`` on a file. Raises what ``GuardedWorker.call`` raises."""
+        """Run an operation of ``worker.py`` on a file.
+
+        Raises what ``GuardedWorker.call`` raises, and Cancelled where it was ended from outside (see
+        `Cancellation`).
+        """
         with self._lease() as worker:
             return worker.call(operation, path, arguments, limits)
 
@@ -285,8 +346,10 @@ class WorkerPool:
             worker = worker or GuardedWorker()
             with self._lock:
                 self._leased.add(worker)
+            cancellation = _cancellation.get()
             try:
-                yield worker
+                with cancellation.watch(worker) if cancellation else contextlib.nullcontext():
+                    yield worker
             finally:
                 with self._lock:
                     self._leased.discard(worker)

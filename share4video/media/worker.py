@@ -64,6 +64,8 @@ def main() -> None:
         limits = Limits(**request.pop("limits"))
         if request["operation"] == "scenes":  # needs OpenCV, whose size is not held against the file
             import_module("share4video.media.scenes")
+        if request["operation"] == "picture":
+            import_module("share4video.media.picture_file")
         try:
             if request.get("backend") == "decord":
                 decord_source.load()  # before the limits, which are on top of what an idle worker takes
@@ -115,6 +117,15 @@ def _serve(request: dict[str, Any], limits: Limits, answers: Answers, requests: 
         from share4video.media import scenes
 
         return {"cuts": scenes.find_cuts(path, limits, request["threshold"], request["min_scene_s"])}
+    if operation == "picture":
+        from share4video.media import picture_file
+
+        facts, rgb = picture_file.read(path, limits, request["formats"])
+        if request["pixels"]:
+            answers.send(
+                {"kind": "block", "asked_s": 0.0, "time_s": 0.0, "shape": rgb.shape}, rgb.data.cast("B")
+            )
+        return facts
     if operation == "stream":
         frames = frames_every(path, limits, request["interval_s"])
         _send_frames(frames, request["max_side"], limits, answers, lambda: _await_leave(requests, limits))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import av
 import pytest
 
 from share4video.media import decode, guard
-from share4video.media.guard import WorkerPool
+from share4video.media.guard import Cancellation, Cancelled, WorkerPool
 from share4video.media.limits import Limits, MediaError
 from share4video.media.worker import raised_in_pyav
 from tests.media.clips import FPS, FRAMES, number_in, write_clip
@@ -326,3 +327,25 @@ def test_the_limits_of_a_call_end_with_it(pool: WorkerPool, clip: Path) -> None:
     look(pool, clip, Limits(memory_bytes=256 << 20))
     (worker,) = pool.pids()
     assert eventually(lambda: resource.prlimit(worker, resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY)
+
+
+def test_a_call_can_be_ended_from_outside(pool: WorkerPool, clip: Path) -> None:
+    look(pool, clip)
+    (worker,) = pool.pids()
+    every_frame = tuple(i / FPS for i in range(FRAMES)) * 50
+    cancellation = Cancellation()
+    with cancellation.block(), ThreadPoolExecutor(1) as threads:
+        under_way = threads.submit(copy_context().run, look, pool, clip, None, every_frame)
+        assert eventually(lambda: _working(worker))
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            under_way.result(30)
+        with pytest.raises(Cancelled):
+            look(pool, clip)  # what the block still asks for is not begun
+    assert not alive(worker)
+    assert look(pool, clip) == FPS  # outside the block nothing is ended
+
+
+def _working(pid: int) -> bool:
+    """Whether a process is using its processor."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"

@@ -19,7 +19,9 @@ class MediaHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append((self.path, dict(self.headers)))  # type: ignore[attr-defined]
         route = self.path.partition("?")[0]
-        if route == "/clip.mp4":
+        if route in self.server.files:  # type: ignore[attr-defined]
+            self._send(200, *self.server.files[route])  # type: ignore[attr-defined]
+        elif route == "/clip.mp4":
             self._send(200, "video/mp4", MP4)
         elif route in ("/page", "/page/v1/models"):
             self._send(200, "text/html; charset=utf-8", b"<html>" + MP4)
@@ -72,6 +74,7 @@ class MediaHost(ThreadingHTTPServer):
     def __init__(self, address: str, tls: ssl.SSLContext | None = None) -> None:
         super().__init__((address, 0), MediaHandler)
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.files: dict[str, tuple[str, bytes]] = {}  # content type and bytes by path
         self.closing = threading.Event()
         self.port = self.server_address[1]
         if tls is not None:

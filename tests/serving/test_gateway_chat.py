@@ -191,6 +191,29 @@ def test_an_image_is_forwarded_as_it_came(gateway: Gateway, upstream: UpstreamHo
     assert text == {"type": "text", "text": QUESTION}
 
 
+def test_a_jpeg_of_several_pictures_is_forwarded_as_a_jpeg(gateway: Gateway, upstream: UpstreamHost) -> None:
+    sink = io.BytesIO()
+    first, second = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    first.save(sink, "MPO", save_all=True, append_images=[second])
+    address = "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+    content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": QUESTION}]
+    assert post(gateway, {"messages": [{"role": "user", "content": content}]}).status_code == 200
+    assert upstream.seen[0]["messages"][0]["content"][0]["image_url"]["url"] == address
+
+
+def test_switches_of_a_chat_template_are_passed_on(gateway: Gateway, upstream: UpstreamHost) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    switches = {"enable_thinking": False}
+    assert post(gateway, {"messages": messages, "chat_template_kwargs": switches}).status_code == 200
+    assert upstream.seen[0]["chat_template_kwargs"] == switches
+
+
+def test_a_wrong_model_is_named_in_short(gateway: Gateway, upstream: UpstreamHost) -> None:
+    answer = post(gateway, {"model": "x" * 100_000, "messages": [{"role": "user", "content": QUESTION}]})
+    assert answer.status_code == 404
+    assert len(answer.text) < 1000
+
+
 def test_text_alone_is_forwarded(gateway: Gateway, upstream: UpstreamHost) -> None:
     messages = [{"role": "user", "content": QUESTION}]
     assert post(gateway, {"messages": messages}).status_code == 200
@@ -258,6 +281,10 @@ def test_refusals_are_sentences(
         (b'{"stream": "false", "messages": [{"role": "user", "content": "x"}]}', 400),
         (b'{"messages": [{"role": "user", "content": "what is <image>?"}]}', 400),
         (b'{"model": ["other"], "messages": [{"role": "user", "content": "x"}]}', 404),
+        (b'{"generation_config": "{}", "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"chat_template": "{{ 1 }}", "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"chat_template_kwargs": {"a": "b"}, "messages": [{"role": "user", "content": "x"}]}', 400),
+        (b'{"mm_processor_kwargs": {"a": 1}, "messages": [{"role": "user", "content": "x"}]}', 400),
     ],
 )
 def test_requests_that_make_no_sense(

@@ -101,6 +101,7 @@ def test_follows_a_redirect_to_an_allowed_host(host: MediaHost) -> None:
         ("http://127.0.0.1:{port}/endless", 413, "media_too_big"),
         ("http://", 400, "media_scheme"),
         ("http://[", 403, "media_host"),
+        ("http://127.0.0.1:{port}/to?http://0177.0.0.1/", 422, "media_unreachable"),
         ("ftp://127.0.0.1/clip.mp4", 400, "media_scheme"),
         ("/etc/passwd", 400, "media_scheme"),
         ("http://127.0.0.1:{port}/" + "a" * 9000, 400, "media_address"),
@@ -127,6 +128,53 @@ def test_a_name_that_changes_its_address_is_resolved_once(host: MediaHost) -> No
     assert fetch(source(host, resolve=rebinding), f"http://clips.test:{host.port}/clip.mp4") == MP4
     assert answers == [["127.0.0.2"]]
     assert host.seen[-1][1]["Host"] == f"clips.test:{host.port}"
+
+
+def test_a_redirect_back_to_a_name_that_changed_its_address_is_refused(host: MediaHost) -> None:
+    answers = [["127.0.0.1"], ["127.0.0.2"]]
+
+    async def rebinding(name: str, port: int) -> list[str]:
+        return answers.pop(0)
+
+    own = f"http://clips.test:{host.port}"
+    assert refused(source(host, resolve=rebinding), f"{own}/to?{own}/clip.mp4").code == "media_private"
+    assert answers == []
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.7", "::ffff:10.0.0.7", "::ffff:127.0.0.2", "64:ff9b::a00:7", "fe80::1%eth0", "::"]
+)
+def test_a_name_of_a_private_address_is_refused(host: MediaHost, address: str) -> None:
+    async def private(name: str, port: int) -> list[str]:
+        return [address]
+
+    refusal = refused(source(host, resolve=private), f"http://clips.test:{host.port}/clip.mp4")
+    assert (refusal.status, refusal.code) == (403, "media_private")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2130706434", "0x7f000002", "0177.0.0.2", "127.2", "[::ffff:127.0.0.2]", "①27.0.0.2", "127。0。0。2"],
+)
+def test_other_ways_to_write_an_address_gain_nothing(host: MediaHost, name: str) -> None:
+    listed = tuple(f"{name}:{host.port}" for name in ("2130706434", "0x7f000002", "0177.0.0.2", "127.2"))
+    media = source(host, allowed_hosts=(*listed, f"127.0.0.2:{host.port}"))
+    before = len(host.seen)
+    assert refused(media, f"http://{name}:{host.port}/clip.mp4").status in (400, 403)
+    assert len(host.seen) == before
+
+
+def test_names_beyond_ascii_are_known_by_their_ascii_form(host: MediaHost) -> None:
+    asked = []
+
+    async def here(name: str, port: int) -> list[str]:
+        asked.append(name)
+        return ["127.0.0.1"]
+
+    media = source(host, resolve=here, allowed_hosts=(f"xn--bcher-kva.test:{host.port}",))
+    assert fetch(media, f"http://bücher.test:{host.port}/clip.mp4") == MP4
+    assert asked == ["xn--bcher-kva.test"]
+    assert host.seen[-1][1]["Host"] == f"xn--bcher-kva.test:{host.port}"
 
 
 def test_every_address_of_a_name_must_be_allowed(host: MediaHost) -> None:
@@ -214,6 +262,31 @@ def test_objects_below_the_named_prefixes(s3_store: Store) -> None:
     assert refused(media, s3_store.url("clips-of-others/a.mp4")).code == "media_store"
     small = source(s3_prefixes=(prefix,), max_bytes={"video": 10, "image": 10})
     assert refused(small, s3_store.url("clips/a.mp4")).status == 413
+
+
+def test_objects_with_odd_names(s3_store: Store) -> None:
+    media = source(s3_prefixes=(s3_store.url("clips") + "/",))
+    for name in ("a clip+1 (2).mp4", "ü/ß.mp4", "%2e%2e.mp4", "a?b#c&d=e.mp4", "x:y@z.mp4"):
+        s3_store.put(f"clips/{name}", MP4 + name.encode())
+        assert fetch(media, s3_store.url("clips") + f"/{name}") == MP4 + name.encode()
+
+
+def test_a_store_that_fails_is_not_the_callers_fault(
+    s3_store: Store, s3_environment: pytest.MonkeyPatch
+) -> None:
+    s3_store.put("clips/a.mp4", MP4)
+    media = source(s3_prefixes=("s3://no-such-bucket/clips/", s3_store.url("clips") + "/"))
+    assert refused(media, "s3://no-such-bucket/clips/a.mp4").code == "media_unreachable"
+    s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(Refusal, match="cannot be read") as failed:
+        fetch(media, s3_store.url("clips/a.mp4"))
+    assert (failed.value.status, failed.value.code) == (502, "store_failed")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        s3_environment.delenv(name)
+    with pytest.raises(Refusal) as failed:
+        fetch(media, s3_store.url("clips/a.mp4"))
+    assert failed.value.code == "store_failed"
+    assert "AWS" not in failed.value.sentence
 
 
 def test_nothing_is_left_behind(host: MediaHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
