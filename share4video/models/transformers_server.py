@@ -23,7 +23,7 @@ import transformers
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
 
-from share4video.models.llava_next.processor import backend_options
+from share4video.models.llava_next.processor import keep_backend
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -76,11 +76,8 @@ class CheckedModelManager(model_manager.ModelManager):
 
     def _load_processor(self, model_id_and_revision: str, gguf_file: str | None = None) -> Any:
         """Take the picture backend that the checkpoint was converted for, where it names one."""
-        folder = model_id_and_revision.split("@", 1)[0]
-        options = backend_options(Path(folder))
-        if not options:
-            return super()._load_processor(model_id_and_revision, gguf_file=gguf_file)
-        return transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
+        processor = super()._load_processor(model_id_and_revision, gguf_file=gguf_file)
+        return keep_backend(processor, Path(model_id_and_revision.split("@", 1)[0]))
 
 
 def serve(*, port: int, device: str, dtype: str) -> None:

@@ -148,7 +148,8 @@ def _open_file(file: Path) -> dict[str, StoredTensor]:
             raise _damaged(file, error) from error
     else:
         for name, tensor in _unpickled(file).items():
-            dtype = tensor.dtype if tensor.dtype in _DTYPES.values() else None
+            plain = tensor.layout is torch.strided and tensor.dtype in _DTYPES.values()
+            dtype = tensor.dtype if plain else None
             headers[name] = (tuple(tensor.shape), dtype, str(tensor.dtype))
     found = {}
     for name, (shape, dtype, said) in headers.items():

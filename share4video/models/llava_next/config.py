@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ MAX_JSON_BYTES = 64 << 20
 CONVERTED_TYPE, ORIGINAL_TYPE = "llava_next", "llava_llama"
 TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 HEAD_WIDTH = 64  # of every CLIP tower OpenAI released
+_MOST_LAYERS = 512  # bounds the time to lay the architecture out
 _TEXT_KEYS = (
     "attention_bias",
     "attention_dropout",
@@ -64,6 +66,7 @@ class OriginalConfig(BaseModel):
     mm_use_im_start_end: Literal[False] = False
     mm_hidden_size: int = Field(gt=0)
     hidden_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0, le=_MOST_LAYERS)
     vocab_size: int = Field(gt=0)
     pad_token_id: int | None = None
     tie_word_embeddings: bool = False
@@ -140,15 +143,34 @@ def read_original_config(folder: Path, shown: str) -> OriginalConfig:
         ) from None
 
 
+@contextmanager
+def computable(where: str) -> Iterator[None]:
+    """Say in a sentence why transformers refuses the values given to it inside the block.
+
+    Raises:
+        UserError: it did.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # its checks raise errors of many kinds
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the configuration makes no model: {why}", where=where, fix="fetch the checkpoint again"
+        ) from error
+
+
 def text_config(original: OriginalConfig, vocab_size: int) -> LlamaConfig:
     """Return the language model's configuration, with the vocabulary it has after the conversion."""
     from transformers import LlamaConfig
 
     kept = {key: original.text[key] for key in _TEXT_KEYS if key in original.text}
-    rope: dict[str, Any] = {"rope_type": "default", **(original.text.get("rope_scaling") or {})}
-    rope["rope_type"] = rope.pop("type", rope["rope_type"])  # the key's older name
-    rope["rope_theta"] = original.text.get("rope_theta", 10000.0)
-    return LlamaConfig(**kept, vocab_size=vocab_size, rope_parameters=rope)
+    with computable("config.json"):
+        rope: dict[str, Any] = {"rope_type": "default", **(original.text.get("rope_scaling") or {})}
+        rope["rope_type"] = rope.pop("type", rope["rope_type"])  # the key's older name
+        rope["rope_theta"] = original.text.get("rope_theta", 10000.0)
+        return LlamaConfig(**kept, vocab_size=vocab_size, rope_parameters=rope)
 
 
 def read_vision_config(folders: tuple[Path, ...]) -> CLIPVisionConfig | None:
@@ -168,7 +190,11 @@ def read_vision_config(folders: tuple[Path, ...]) -> CLIPVisionConfig | None:
             if found.get("model_type") != "clip_vision_model":
                 raise UserError("this is not a CLIP tower", where=str(path), fix="remove the file")
             known = {key: value for key, value in found.items() if key not in ("dtype", "torch_dtype")}
-            return CLIPVisionConfig.from_dict(known)
+            with computable(str(path)):
+                vision = CLIPVisionConfig.from_dict(known)
+                if not 0 < vision.num_hidden_layers <= _MOST_LAYERS:
+                    raise ValueError(f"{vision.num_hidden_layers} layers")
+            return vision
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from share4video.models.llava_next import lora
 from share4video.models.llava_next.chat_template import END_OF_TURN
 from share4video.models.llava_next.checkpoint_reader import (
     LazyTensor,
+    byte_size,
     close_files,
     name_some,
     open_weights,
@@ -36,13 +37,14 @@ from share4video.models.llava_next.checkpoint_writer import (
 )
 from share4video.models.llava_next.config import (
     OriginalConfig,
+    computable,
     derive_vision_config,
     llava_next_config,
     read_json,
     read_original_config,
     read_vision_config,
 )
-from share4video.models.llava_next.places import RECORD, Destination, fetched, open_destination
+from share4video.models.llava_next.places import RECORD, Destination, Progress, fetched, open_destination
 from share4video.models.llava_next.resized import ResizedRows
 from share4video.models.llava_next.state_dict_adapter import disk_name_of_original, is_buffer
 from share4video.models.llava_next.tokens import Tokens, load_tokens, save_processor
@@ -56,8 +58,6 @@ MAX_SHARD_BYTES = 5 * 10**9
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _BLOCK_BYTES = 1 << 20
 _WEIGHTS = (".safetensors", ".bin")
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ def convert(
     place = open_destination(str(destination))
     with ExitStack() as stack:
         stack.callback(close_files)
-        folder = stack.enter_context(fetched(str(source)))
-        base_folder = stack.enter_context(fetched(str(base))) if base is not None else None
+        before = place.record()
+        folder = stack.enter_context(fetched(str(source), tell))
+        base_folder = stack.enter_context(fetched(str(base), tell)) if base is not None else None
         planned = _plan(folder, base_folder, str(source), dtype, max_shard_bytes)
         revision = _revision([f for f in (folder, base_folder) if f is not None], tell)
         identity = {
@@ -129,7 +130,6 @@ def convert(
             "dtype": dtype,
             "max_shard_bytes": max_shard_bytes,
         }
-        before = place.record()
         if before is not None and before.get("identity") != identity:
             raise UserError(
                 "the destination holds another conversion",
@@ -179,7 +179,8 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     original = read_original_config(folder, shown)
     notes: list[str] = []
     tensors: Mapping[str, LazyTensor]
-    if lora.is_adapter(folder):
+    adapter = lora.is_adapter(folder)
+    if adapter:
         if base is None:
             raise UserError("these are LoRA weights", where=shown, fix="name what they change with --base")
         tensors = lora.merge(folder, open_weights(base, "model"), shown)
@@ -205,11 +206,9 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
         if name in named:
             named[name] = ResizedRows(named[name], tokens.vocab_size)
-    entries = [
-        Entry(name, tensor, DTYPES[dtype] if dtype else _writable(tensor.dtype))
-        for name, tensor in named.items()
-    ]
-    config.dtype = _prevailing(entries)
+    wanted = DTYPES[dtype] if dtype else _prevailing(named) if adapter else None
+    entries = [Entry(name, tensor, wanted or _writable(tensor.dtype)) for name, tensor in named.items()]
+    config.dtype = wanted or _prevailing(named)
     notes.append(
         f"<image> is token {tokens.image_token_id}; the vocabulary grew from {rows} to "
         f"{tokens.vocab_size} rows."
@@ -286,7 +285,7 @@ def _architecture(config: LlavaNextConfig, rows: int) -> dict[str, tuple[int, ..
 
     from share4video.models.llava_next.state_dict_adapter import disk_name
 
-    with torch.device("meta"):
+    with computable("config.json"), torch.device("meta"):
         model = LlavaNextForConditionalGeneration(config)
     shapes = {disk_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
@@ -301,11 +300,15 @@ def _writable(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in DTYPES.values() else DTYPES["float32"]
 
 
-def _prevailing(entries: list[Entry]) -> torch.dtype:
-    """Return the type most of the bytes have, which is what the configuration says of the whole."""
+def _prevailing(tensors: Mapping[str, LazyTensor]) -> torch.dtype:
+    """Return the type most of the bytes have, which is what the configuration says of the whole.
+
+    Adapters are trained beside their base in another type; merged, all of it is in this one.
+    """
     bytes_of: dict[torch.dtype, int] = {}
-    for entry in entries:
-        bytes_of[entry.dtype] = bytes_of.get(entry.dtype, 0) + entry.bytes
+    for tensor in tensors.values():
+        dtype = _writable(tensor.dtype)
+        bytes_of[dtype] = bytes_of.get(dtype, 0) + byte_size(tensor.shape, dtype)
     return max(bytes_of, key=lambda kind: bytes_of[kind])
 
 
@@ -342,7 +345,8 @@ def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: P
         done += count
         tell("converting", done, planned.bytes)
 
-    with place.begin() as folder:
+    largest = max(shard.bytes for shard in planned.shards)
+    with place.begin(planned.bytes, largest) as folder:
         for shard in planned.shards:
             place.take(write_shard(shard, folder, written))
         if len(planned.shards) > 1:

@@ -1,8 +1,8 @@
 """LoRA folders of the released training script, merged into their base as it is read.
 
 Such a folder holds ``adapter_config.json``, ``adapter_model.safetensors`` or ``.bin`` with the low-rank
-pairs, ``non_lora_trainables.bin`` with what was trained whole (projector, vision tower), and the ``config.json``
-of the model. W + (alpha / r) B A is added in float32 and rounded once.
+pairs, ``non_lora_trainables.bin`` with what was trained whole (projector, vision tower), and the
+``config.json`` of the model. W + (alpha / r) B A is added in float32 and rounded once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -77,12 +76,8 @@ class MergedTensor:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Return rows, in the base's type."""
-        change = self.b.rows(start, stop).float() @ self._a
+        change = self.b.rows(start, stop).float() @ self.a.rows(0, self.a.shape[0]).float()
         return change.mul_(self.scaling).add_(self.base.rows(start, stop)).to(self.dtype)
-
-    @cached_property
-    def _a(self) -> torch.Tensor:
-        return self.a.rows(0, self.a.shape[0]).float()
 
 
 def is_adapter(folder: Path) -> bool:

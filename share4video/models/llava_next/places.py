@@ -10,25 +10,32 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from share4video.errors import UserError, reading
 from share4video.store import Store
-from share4video.work import work_folder
+from share4video.work import WORK_VARIABLE, work_folder
 
 RECORD = "CONVERSION.json"
 _STARTED = "CONVERTING.json"
 _LAST = "config.json"
-_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt")
+_SHARD = re.compile(r"model(-\d{5}-of-\d{5}\.safetensors|\.safetensors|\.safetensors\.index\.json)")
+_SUFFIXES = (".json", ".safetensors", ".bin")
+
+Progress = Callable[[str, int, int], None]
 
 
 @contextmanager
-def fetched(source: str) -> Iterator[Path]:
+def fetched(source: str, tell: Progress) -> Iterator[Path]:
     """Yield the checkpoint ``source`` as a local folder; one on S3 is copied for as long as the block lasts.
+
+    Args:
+        tell: called with what is being done, bytes done and bytes in all.
 
     Raises:
         UserError: there is no such folder, or no room for a copy.
@@ -51,23 +58,31 @@ def fetched(source: str) -> Iterator[Path]:
             keys = [key for key in keys if not key.startswith("pytorch_model")]
         if not keys:
             raise UserError("there is no checkpoint", where=source, fix="check the address")
-        size = sum(store.size(key) for key in keys)
-        if size > shutil.disk_usage(folder).free:
-            raise UserError(
-                f"the checkpoint takes {size / 1e9:.1f} GB, and there is no room to copy it to",
-                where=str(folder),
-                fix="make room, or set SHARE4VIDEO_WORK to a folder on a larger disk",
-            )
-        for key in keys:
+        sizes = {key: store.size(key) for key in keys}
+        _check_room(folder, sum(sizes.values()))
+        done = 0
+        for key, size in sizes.items():
+            tell("fetching", done, sum(sizes.values()))
             target = folder / key
             target.parent.mkdir(parents=True, exist_ok=True)
             store.download(key, target)
+            done += size
         yield folder
 
 
 def _is_part(key: str) -> bool:
     folder, _, name = key.rpartition("/")
     return folder in ("", "vision_tower") and name.endswith(_SUFFIXES)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"this takes {needed / 1e9:.1f} GB on a disk with {free / 1e9:.1f} GB free",
+            where=str(folder),
+            fix=f"make room there; {WORK_VARIABLE} names the folder for copies from and to S3",
+        )
 
 
 class Destination(Protocol):
@@ -80,8 +95,13 @@ class Destination(Protocol):
             UserError: something else is there.
         """
 
-    def begin(self) -> Any:
-        """Return a context that yields an empty folder to write in, ours alone until it ends."""
+    def begin(self, total_bytes: int, largest_bytes: int) -> AbstractContextManager[Path]:
+        """Return a context that yields an empty folder to write in, ours alone on this machine until it ends.
+
+        Args:
+            total_bytes: of all files to come.
+            largest_bytes: of the largest of them.
+        """
 
     def take(self, file: Path) -> None:
         """Accept a finished file of that folder; it need not stay there."""
@@ -111,7 +131,7 @@ class _LocalFolder:
         raise _taken(str(self._path))
 
     @contextmanager
-    def begin(self) -> Iterator[Path]:
+    def begin(self, total_bytes: int, largest_bytes: int) -> Iterator[Path]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,19 +140,18 @@ class _LocalFolder:
             ) from error
         beside = self._path.with_name(f".{self._path.name}.converting")
         with _own_folder(beside, str(self._path)) as folder:
+            _check_room(folder, total_bytes)
             yield folder
 
     def take(self, file: Path) -> None:
         pass
 
     def publish(self, folder: Path) -> None:
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
         try:
             os.replace(folder, self._path)
-            descriptor = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(self._path.parent)
         except OSError as error:
             raise _taken(str(self._path)) from error
 
@@ -144,16 +163,18 @@ class _OnS3:
     def record(self) -> dict[str, Any] | None:
         keys = set(self._store.list(""))
         if RECORD in keys and _LAST in keys:
+            self._store.delete(_STARTED)  # killed between the two last steps
             return _parse(self._store.get(RECORD), self._address)
         if not keys or _STARTED in keys:
             return None
         raise _taken(self._address)
 
     @contextmanager
-    def begin(self) -> Iterator[Path]:
+    def begin(self, total_bytes: int, largest_bytes: int) -> Iterator[Path]:
         with _own_folder(
             work_folder("convert") / f"target-{_short_hash(self._address)}", self._address
         ) as folder:
+            _check_room(folder, largest_bytes)
             # Says of what lies there that it is ours, should this process be killed.
             self._store.put(_STARTED, b"{}\n")
             yield folder
@@ -164,11 +185,11 @@ class _OnS3:
 
     def publish(self, folder: Path) -> None:
         rest = sorted(file for file in folder.iterdir() if file.name != _LAST)
-        kept = {file.name for file in rest} | _shards_named(folder) | {_STARTED}
+        kept = _shards_named(folder) | {file.name for file in rest}
         for file in rest:
             self._store.upload(file, file.name)
         for key in list(self._store.list("")):
-            if key not in kept:  # of a killed conversion with other shards
+            if _SHARD.fullmatch(key) and key not in kept:  # of a killed conversion with other shards
                 self._store.delete(key)
         self._store.upload(folder / _LAST, _LAST)
         self._store.delete(_STARTED)
@@ -205,6 +226,14 @@ def _own_folder(path: Path, of: str) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)  # gone already where it was renamed
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

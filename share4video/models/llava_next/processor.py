@@ -39,7 +39,7 @@ def pin_pil(folder: Path) -> None:
     """Say in a processor's configuration that pictures go through PIL.
 
     transformers writes the same name for each backend and takes torchvision where it is installed; the name
-    of the PIL class, which it knows as well, is how `backend_options` tells.
+    of the PIL class, which it knows as well, is how `keep_backend` tells.
     """
     path = folder / "processor_config.json"
     found = json.loads(path.read_bytes())
@@ -47,14 +47,21 @@ def pin_pil(folder: Path) -> None:
     path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def backend_options(folder: Path) -> dict[str, Any]:
-    """Return the options with which ``from_pretrained`` takes the backend the processor was made for."""
+def keep_backend(processor: Any, folder: Path) -> Any:
+    """Return the processor loaded from ``folder`` with the picture backend that was pinned there.
+
+    The option ``backend`` of ``from_pretrained`` would reach the tokenizer, too, and break its masks.
+    """
     try:
         found = json.loads((folder / "processor_config.json").read_bytes())
         pinned = found["image_processor"]["image_processor_type"] == _PIL_CLASS
     except (OSError, ValueError, KeyError, TypeError):
         pinned = False
-    return {"backend": "pil"} if pinned else {}
+    if pinned:
+        from transformers import LlavaNextImageProcessorPil
+
+        processor.image_processor = LlavaNextImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    return processor
 
 
 def load_processor(folder: Path, *, training: bool = True) -> Any:
@@ -70,9 +77,7 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
     from transformers import LlavaNextProcessor
 
     try:
-        processor = LlavaNextProcessor.from_pretrained(
-            folder, local_files_only=True, **backend_options(folder)
-        )
+        processor = keep_backend(LlavaNextProcessor.from_pretrained(folder, local_files_only=True), folder)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"the model folder holds no LLaVA-NeXT processor: {error}",

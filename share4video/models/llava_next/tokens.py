@@ -97,8 +97,9 @@ def _name_rows(tokenizer: Any, original: OriginalConfig, rows: int, shown: str) 
             where=shown,
             fix="put the checkpoint's own tokenizer beside it",
         )
-    pads = original.pad_token_id if tokenizer.pad_token is None else None
-    names = ["<pad>" if number == pads else f"<|unused_{number}|>" for number in unnamed]
+    names = [f"<|unused_{number}|>" for number in unnamed]
+    if original.pad_token_id in unnamed and "<pad>" not in tokenizer.get_vocab():
+        names[unnamed.index(original.pad_token_id)] = "<pad>"
     tokenizer.add_tokens(
         [AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True
     )
