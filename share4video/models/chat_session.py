@@ -6,19 +6,32 @@ parity with the original code, for reuse of keys and values, and for machines wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol
 
+from share4video.captioning.checkpoints import checkpoint_config
+from share4video.decoding import GREEDY, Decoding
 from share4video.errors import UserError
+
+__all__ = [
+    "GREEDY",
+    "ChatModel",
+    "ChatSession",
+    "Decoding",
+    "Runtime",
+    "VisualKind",
+    "VisualPath",
+    "load_chat_model",
+    "model_type",
+]
 
 VisualKind = Literal["video", "image"]
 VisualPath = Literal["anyres", "thumbnail"]
 
-_FAMILIES = {
+FAMILIES = {
     "llava_next": "share4video.models.llava_next.chat",
     "video_llava": "share4video.models.video_llava.chat",
     "videochat": "share4video.models.videochat.chat",
@@ -43,17 +56,6 @@ class Runtime:
     visual_path: VisualPath = "anyres"
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How an answer is drawn: greedy at temperature 0; a seed makes a drawn one repeatable."""
-
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-
-
 class ChatSession(Protocol):
     """A conversation about one clip or picture, or about none; what was said stays in the model's cache."""
 
@@ -61,7 +63,7 @@ class ChatSession(Protocol):
     def computed_tokens(self) -> int:
         """Tokens of prompts the model ran over so far; what its cache held is not counted again."""
 
-    def ask(self, question: str, decoding: Decoding = Decoding()) -> Iterator[str]:
+    def ask(self, question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
         """Yield the answer as it comes; the turn counts once its last piece was taken."""
 
 
@@ -78,13 +80,21 @@ def load_chat_model(folder: Path, runtime: Runtime = Runtime()) -> ChatModel:
     Raises:
         UserError: the folder holds no checkpoint, or of no architecture that has a reference runtime.
     """
-    try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError("the folder holds no checkpoint", where=str(folder), fix="name another") from error
-    if kind not in _FAMILIES:
-        known = ", ".join(sorted(_FAMILIES))
-        fix = f"use one of {known}; convert an original llava_llama checkpoint with share4video convert"
-        raise UserError(f"no reference runtime for models of type {kind!r}", where=str(folder), fix=fix)
-    model: ChatModel = import_module(_FAMILIES[kind]).load(folder, runtime)
+    kind = model_type(folder)
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(
+            f"no reference runtime for models of type {kind!r}", where=str(folder), fix=f"use one of {known}"
+        )
+    model: ChatModel = import_module(FAMILIES[kind]).load(folder, runtime)
     return model
+
+
+def model_type(folder: Path) -> str:
+    """Return the architecture that a checkpoint's ``config.json`` names.
+
+    Raises:
+        UserError: the folder holds no checkpoint, or an original one that is to be converted first.
+    """
+    config = checkpoint_config(folder)
+    return str(config.get("model_type"))
