@@ -100,7 +100,9 @@ def _turns(value: Any) -> tuple[QA, ...]:
     for number, turn in enumerate(value, start=1):
         if not isinstance(turn, dict):
             raise ValueError(f"turn {number} is no object with q and a")
-        turns.append(QA(_text(turn.get("q"), f"q of turn {number}"), _text(turn.get("a"), f"a of turn {number}")))
+        turns.append(
+            QA(_text(turn.get("q"), f"q of turn {number}"), _text(turn.get("a"), f"a of turn {number}"))
+        )
     return tuple(turns)
 
 

@@ -39,23 +39,29 @@ def load(folder: Path, runtime: Runtime = Runtime()) -> VideoChat:
         fix="make a VideoChat folder with share4video videochat convert",
     )
     processor = load_processor(folder, model.config.visual_tokens)
-    return VideoChat(place(model, runtime), processor, runtime)
+    return VideoChat(place(model, runtime), processor, runtime, folder)
 
 
 class VideoChat:
     """A loaded VideoChat; see `share4video.models.chat_session.ChatModel`."""
 
     def __init__(
-        self, model: VideoChatForConditionalGeneration, processor: VideoChatProcessor, runtime: Runtime
+        self,
+        model: VideoChatForConditionalGeneration,
+        processor: VideoChatProcessor,
+        runtime: Runtime,
+        folder: Path,
     ) -> None:
         self.model, self.processor, self.runtime = model, processor, runtime
+        self._folder = folder
 
     def open(self, visual: Path | None, kind: VisualKind = "video") -> VideoChatSession:
         """Begin a conversation. Raises UserError where the file is no video or no picture."""
         if visual is None:
             return VideoChatSession(self, None, None)
         try:
-            found = read_visual(visual, kind, self.runtime.frames or self.model.config.frames)
+            frames = self.runtime.frames or self.model.config.frames
+            found = read_visual(visual, kind, frames, model=self._folder)
         except MediaError as error:
             raise UserError(
                 f"the {kind} cannot be used: {error.sentence}", where=str(visual), fix=f"give a {kind} file"

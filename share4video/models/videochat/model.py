@@ -86,7 +86,8 @@ class VideoChatForConditionalGeneration(PreTrainedModel):
         initialization.zeros_(module.extra_query_tokens)
         if module.gmhra_token is not None:
             initialization.zeros_(module.gmhra_token)
-        for layer in module.gmhra:
+        layers: Any = module.gmhra
+        for layer in layers:
             initialization.xavier_uniform_(layer.attn.in_proj_weight)
             initialization.zeros_(layer.attn.in_proj_bias)
             initialization.xavier_uniform_(layer.mlp["c_fc"].weight)
@@ -100,6 +101,12 @@ class VideoChatForConditionalGeneration(PreTrainedModel):
         self.vision_tower.eval()
         self.qformer.eval()
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the language model, which a saved configuration names."""
+        found: torch.dtype = self.language_model.dtype
+        return found
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.language_model.get_input_embeddings()

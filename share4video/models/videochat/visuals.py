@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from share4video.errors import UserError
 from share4video.media import decode
-from share4video.media.limits import Limits, MediaError
+from share4video.media.limits import MediaError
 from share4video.models.chat_session import VisualKind
+from share4video.models.visuals import VisualReader
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
 _ALL_S = 1e7  # longer than any file: a span that holds all of it
 
 Choose = Callable[[int], list[int]]
@@ -27,10 +28,13 @@ class Visual:
     times_s: tuple[float, ...] = ()
 
 
-def read_visual(path: Path, kind: VisualKind, frames: int, choose: Choose | None = None) -> Visual:
+def read_visual(
+    path: Path, kind: VisualKind, frames: int, *, model: Path, choose: Choose | None = None
+) -> Visual:
     """Read a picture, or ``frames`` frames of a video with their true times.
 
     Args:
+        model: the folder of the checkpoint that is shown it.
         choose: the numbers of the frames to take, of as many as the video shows; None spreads them evenly, as
             the released demo does.
 
@@ -40,25 +44,13 @@ def read_visual(path: Path, kind: VisualKind, frames: int, choose: Choose | None
     if not path.is_file():
         raise MediaError("missing", "there is no such file")
     if kind == "image":
-        return Visual("image", (_picture(path),))
+        try:
+            return Visual("image", (VisualReader(model).picture(path),))
+        except UserError as error:
+            raise MediaError("unreadable", error.what) from error
     if choose is None:
         found = decode.uniform_frames(path, frames)
     else:
         shown_s, _ = decode.frame_times(path, 0.0, _ALL_S)
         found = decode.frames_at(path, [shown_s[number] for number in choose(len(shown_s))])
-    return Visual(
-        "video", tuple(frame.image for frame in found), tuple(frame.timestamp_s for frame in found)
-    )
-
-
-def _picture(path: Path) -> Image.Image:
-    bound = Limits().max_pixels
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > bound:
-                sentence = f"the picture has {pixels} pixels, over the {bound} allowed"
-                raise MediaError("too_large", sentence, measured=float(pixels), bound=float(bound))
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError("unreadable", "the picture cannot be decoded") from error
+    return Visual("video", tuple(frame.image for frame in found), tuple(frame.timestamp_s for frame in found))
