@@ -6,6 +6,7 @@ lengths are known before a pixel is read, and a picture that many conversations 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from share4video.errors import UserError
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+_PIL_CLASS = "LlavaNextImageProcessorPil"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,28 @@ class EncodedText:
     supervised: torch.Tensor
 
 
+def pin_pil(folder: Path) -> None:
+    """Say in a processor's configuration that pictures go through PIL.
+
+    transformers writes the same name for each backend and takes torchvision where it is installed; the name
+    of the PIL class, which it knows as well, is how `backend_options` tells.
+    """
+    path = folder / "processor_config.json"
+    found = json.loads(path.read_bytes())
+    found["image_processor"]["image_processor_type"] = _PIL_CLASS
+    path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def backend_options(folder: Path) -> dict[str, Any]:
+    """Return the options with which ``from_pretrained`` takes the backend the processor was made for."""
+    try:
+        found = json.loads((folder / "processor_config.json").read_bytes())
+        pinned = found["image_processor"]["image_processor_type"] == _PIL_CLASS
+    except (OSError, ValueError, KeyError, TypeError):
+        pinned = False
+    return {"backend": "pil"} if pinned else {}
+
+
 def load_processor(folder: Path, *, training: bool = True) -> Any:
     """Load the processor of the checkpoint in ``folder``.
 
@@ -45,7 +70,9 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
     from transformers import LlavaNextProcessor
 
     try:
-        processor = LlavaNextProcessor.from_pretrained(folder, local_files_only=True)
+        processor = LlavaNextProcessor.from_pretrained(
+            folder, local_files_only=True, **backend_options(folder)
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"the model folder holds no LLaVA-NeXT processor: {error}",
