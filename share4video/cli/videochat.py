@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ def convert(
     out: OutOption,
     language_model: Annotated[
         Path,
-        typer.Option("--language-model", metavar="DIR", help="Its transformers folder, such as Vicuna's."),
+        typer.Option("--language-model", metavar="DIR", help="Its transformers folder."),
     ],
     weights: Annotated[
         list[Path],
@@ -84,7 +84,7 @@ def train(
     from share4video.training.checkpoint import TrainingStates
 
     check_new(out)
-    number: training.Stage = 1 if stage == 1 else 2
+    number: Literal[1, 2] = 1 if stage == 1 else 2
     key = training.training_key(data, model, number, chosen)
     states = TrainingStates(LocalStore(out.absolute().parent / f".{out.name}-states"), key)
     with (

@@ -25,7 +25,7 @@ LOSSES_NAME = "losses.json"
 
 
 class WeightedTrainer(Trainer):
-    """Trains on batches with ``labels`` and ``weights`` of the same shape, (B, S), as `packing.Collator` makes.
+    """Trains on batches with ``labels`` and ``weights``, both (B, S), as `packing.Collator` makes them.
 
     A checkpoint of the training holds the trained weights alone, as the frozen ones are those of the base.
 

@@ -77,7 +77,7 @@ def chunks(samples: Iterable[Sample]) -> Iterator[bytes]:
 def _sample(element: Any) -> Sample:
     if not isinstance(element, dict):
         raise ValueError("the element is no object")
-    kinds: list[Kind] = [kind for kind in ("video", "image") if kind in element]  # type: ignore[misc]
+    kinds: list[Kind] = [kind for kind in ("video", "image") if kind in element]
     if len(kinds) != 1:
         raise ValueError("the element names no video and no image" if not kinds else "it names both")
     path = element[kinds[0]]

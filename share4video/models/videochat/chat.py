@@ -15,7 +15,7 @@ import torch
 
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
-from share4video.models.chat_session import Decoding, Runtime, VisualKind
+from share4video.models.chat_session import GREEDY, Decoding, Runtime, VisualKind
 from share4video.models.generation import Context, stream_answer
 from share4video.models.loading import load_whole, place, weight_type
 from share4video.models.videochat.model import VideoChatForConditionalGeneration
@@ -26,7 +26,7 @@ from share4video.models.videochat.visuals import Visual, read_visual
 DEMO_DECODING = Decoding(max_tokens=1000, temperature=1.0, top_p=0.9)
 
 
-def load(folder: Path, runtime: Runtime = Runtime()) -> VideoChat:
+def load(folder: Path, runtime: Runtime) -> VideoChat:
     """Load a VideoChat checkpoint.
 
     Raises:
@@ -80,7 +80,8 @@ class VideoChat:
     def end(self) -> frozenset[int]:
         """The tokens that end an answer, beside the text ``###``."""
         ends = {self.processor.tokenizer.eos_token_id}
-        for config in (self.model.language_model.generation_config, self.model.config.text_config):
+        configs: list[Any] = [self.model.language_model.generation_config, self.model.config.text_config]
+        for config in configs:
             named = config.eos_token_id
             ends.update(named if isinstance(named, list) else [named])
         return frozenset(token for token in ends if token is not None)
@@ -100,7 +101,7 @@ class VideoChatSession:
         """Tokens of prompts the model ran over so far; what its cache held is not counted again."""
         return self._context.computed_tokens
 
-    def ask(self, question: str, decoding: Decoding = Decoding()) -> Iterator[str]:
+    def ask(self, question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
         """Yield the answer as it comes; the turn counts once its last piece was taken.
 
         An answer ends at ``###``, however the tokenizer writes it, and has no white space around it.

@@ -50,7 +50,7 @@ class VideoChatConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Raises ValueError where the parts do not fit each other."""
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         vision: Any = self.vision_config
         qformer: Any = self.qformer_config
         qformer.encoder_hidden_size = vision.hidden_size
@@ -63,3 +63,6 @@ class VideoChatConfig(PreTrainedConfig):
     def visual_tokens(self) -> int:
         """How many tokens of the language model a video or a picture is."""
         return self.num_query_tokens + self.num_extra_query_tokens
+
+
+AutoConfig.register(MODEL_TYPE, VideoChatConfig, exist_ok=True)  # for tokenizers, which look it up by folder

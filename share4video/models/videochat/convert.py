@@ -1,4 +1,4 @@
-"""A VideoChat folder out of the files it is published in: a language model and up to three files of weights."""
+"""A VideoChat folder out of what it is published in: a language model and files of weights."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     try:
         text = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -108,6 +108,7 @@ def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
             where=str(folder),
             fix="give a transformers folder with weights and tokenizer",
         ) from error
+    model, info = loaded
     if gaps := [kind for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]]:
         raise UserError(
             f"the language model's weights do not fit its architecture: {', '.join(gaps)}",

@@ -44,7 +44,8 @@ class GlobalRelationAggregator(nn.Module):
         read, _ = self.attn(self.ln_1(token_B1D), seen_BSD, seen_BSD, need_weights=False)
         token_B1D = token_B1D + read
         hidden = nn.functional.gelu(self.mlp["c_fc"](self.ln_2(token_B1D)))
-        return token_B1D + self.mlp["c_proj"](self.mlp["dropout"](hidden))
+        mixed: torch.Tensor = self.mlp["c_proj"](self.mlp["dropout"](hidden))
+        return token_B1D + mixed
 
     def _with_positions(self, frames_BTND: torch.Tensor) -> torch.Tensor:
         """Add the convolution's answer to every token but the frames' class tokens."""

@@ -35,7 +35,7 @@ class VideoChatForConditionalGeneration(PreTrainedModel):
     config_class = VideoChatConfig
     base_model_prefix = "videochat"
     main_input_name = "input_ids"
-    input_modalities = ("video", "image", "text")
+    input_modalities = ["video", "image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -70,7 +70,7 @@ class VideoChatForConditionalGeneration(PreTrainedModel):
         self.qformer = Blip2QFormerModel._from_config(qformer)
         self.llama_proj = nn.Linear(qformer.hidden_size, text.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(text)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -79,7 +79,7 @@ class VideoChatForConditionalGeneration(PreTrainedModel):
         The tower, the Q-Former and the language model initialise themselves. transformers passes over a
         module without parameters of its own, so the aggregator's layers are seen to from here.
         """
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if not isinstance(module, VideoChatForConditionalGeneration):
             return
         initialization.normal_(module.query_tokens, mean=0.0, std=self.config.initializer_range)

@@ -82,7 +82,7 @@ class VideoChatProcessor:
         return int(self.image_processor.crop_size["height"])
 
     def pixels(self, images: Sequence[Image.Image], kind: VisualKind) -> torch.Tensor:
-        """Return (T, 3, side, side): frames cut to their middle square, a picture squashed, as in the demo."""
+        """Return (T, 3, side, side): frames cut to their middle square, a picture squashed, as the demo."""
         square = {"size": {"height": self.side, "width": self.side}, "do_center_crop": False}
         how = square if kind == "image" else {}
         batch = self.image_processor(images=list(images), return_tensors="pt", **how)

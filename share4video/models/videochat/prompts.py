@@ -99,9 +99,10 @@ def conversation_text(kind: VisualKind, times_s: Sequence[float], turns: Sequenc
     before, text = _tagged(kind)
     if kind == "video":
         text += f" {sampled_sentence(times_s)}"
+    text += " "
     answers = []
     for turn in turns:
-        text += f" {STOP}Human: {turn.question} {STOP}Assistant:"
+        text += f"{STOP}Human: {turn.question} {STOP}Assistant:"
         start = len(text)
         text += f" {turn.answer} "
         answers.append((start, len(text) + len(STOP)))

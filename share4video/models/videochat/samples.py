@@ -63,7 +63,8 @@ def load_samples(files: Sequence[Path], media: Path, stage: Stage) -> list[Sampl
     Raises:
         UserError: a file cannot be read or is no JSON list.
     """
-    root, found = media.resolve(), []
+    root = media.resolve()
+    found: list[Sample | RejectedSample] = []
     for file in files:
         for number, element in enumerate(videochat.read(file), start=1):
             name = f"{file.name}:{number}"
@@ -105,7 +106,7 @@ class Reader:
     def check(
         self, samples: Sequence[Sample], progress: Progress | None = None
     ) -> tuple[list[Sample], list[RejectedSample]]:
-        """Read every sample as an evaluation would, and return those that can be trained on, and the others."""
+        """Read every sample as an evaluation would; return those that can be trained on, and the others."""
         kept: list[Sample] = []
         rejected: list[RejectedSample] = []
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -119,7 +120,7 @@ class Reader:
         return kept, rejected
 
     def __call__(self, sample: Sample, place: int) -> tuple[torch.Tensor, EncodedText]:
-        """Return a sample's (T, 3, side, side) pictures and its text, as the training's step ``place`` has it.
+        """Return a sample's (T, 3, side, side) pictures and its text for place ``place`` of a training.
 
         Raises:
             UserError: the file broke since it was checked.
@@ -203,7 +204,7 @@ def crop_box(
 
 
 def content_of(files: Sequence[Path]) -> str:
-    """Return the SHA-256 over the bytes of training files, in hexadecimal. Raises UserError as `open` fails."""
+    """Return the SHA-256 over training files, in hexadecimal. Raises UserError where one cannot be read."""
     total = hashlib.sha256()
     for file in files:
         try:

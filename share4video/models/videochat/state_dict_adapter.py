@@ -14,24 +14,16 @@ from collections.abc import Mapping
 
 import torch
 
+_TOWER = r"^visual_encoder\.blocks\.(\d+)\."
 _QFORMER = r"^Qformer\.bert\."
 _RENAMED = (
     (re.compile(r"^visual_encoder\.cls_token$"), "vision_tower.embeddings.class_embedding"),
     (re.compile(r"^visual_encoder\.pos_embed$"), "vision_tower.embeddings.position_embedding"),
     (re.compile(r"^visual_encoder\.patch_embed\.proj\."), "vision_tower.embeddings.patch_embedding."),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.norm([12])\."),
-        r"vision_tower.encoder.layers.\1.layer_norm\2.",
-    ),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\."),
-        r"vision_tower.encoder.layers.\1.self_attn.qkv.",
-    ),
-    (
-        re.compile(r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\."),
-        r"vision_tower.encoder.layers.\1.self_attn.projection.",
-    ),
-    (re.compile(r"^visual_encoder\.blocks\.(\d+)\.mlp\."), r"vision_tower.encoder.layers.\1.mlp."),
+    (re.compile(_TOWER + r"norm([12])\."), r"vision_tower.encoder.layers.\1.layer_norm\2."),
+    (re.compile(_TOWER + r"attn\.qkv\."), r"vision_tower.encoder.layers.\1.self_attn.qkv."),
+    (re.compile(_TOWER + r"attn\.proj\."), r"vision_tower.encoder.layers.\1.self_attn.projection."),
+    (re.compile(_TOWER + r"mlp\."), r"vision_tower.encoder.layers.\1.mlp."),
     (re.compile(r"^visual_encoder\.gmhra_cls_token$"), "gmhra_token"),
     (re.compile(r"^visual_encoder\.gmhra\."), "gmhra."),
     (re.compile(_QFORMER + r"embeddings\.LayerNorm\."), "qformer.layernorm."),

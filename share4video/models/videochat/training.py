@@ -203,11 +203,15 @@ def _load(base: Path) -> VideoChatForConditionalGeneration:
     """Load the base in the number format it was saved in, so that what is frozen is never rounded."""
     fix = "make a VideoChat folder with share4video videochat convert"
     try:
-        dtype = VideoChatConfig.from_pretrained(base, local_files_only=True).dtype
+        saved: Any = VideoChatConfig.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise UserError("the folder holds no VideoChat", where=str(base), fix=fix) from error
     model: VideoChatForConditionalGeneration = load_whole(
-        VideoChatForConditionalGeneration, base, dtype=dtype or torch.float32, called="base model", fix=fix
+        VideoChatForConditionalGeneration,
+        base,
+        dtype=saved.dtype or torch.float32,
+        called="base model",
+        fix=fix,
     )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.partition(".")[0] in TRAINED)
@@ -295,7 +299,8 @@ def _write(
     config: VideoChatAlignConfig,
     report: TrainReport,
 ) -> None:
-    model.config.text_config.use_cache = True  # the Trainer turns it off for itself
+    text: Any = model.config.text_config
+    text.use_cache = True  # the Trainer turns it off for itself
     model.save_pretrained(target)
     processor.save(target)
     rejects = [json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in report.rejected]
