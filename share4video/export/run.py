@@ -13,7 +13,12 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.published import PublishedDataset
 from share4video.errors import UserError
 from share4video.export.captioner import write_captioner
-from share4video.export.conversations import write_llava_grid, write_llava_video
+from share4video.export.conversations import (
+    write_llava_grid,
+    write_llava_video,
+    write_videochat,
+    write_videochat_captions,
+)
 from share4video.export.job import ExportOptions, Filter, Job
 from share4video.export.lists import write_open_sora, write_open_sora_plan, write_sharegpt4video
 from share4video.export.mixture import open_mixture, write_mixture
@@ -36,6 +41,8 @@ FORMATS: dict[str, Format] = {
     "sharegpt4video": Format(write_sharegpt4video),
     "llava-video": Format(write_llava_video),
     "llava-grid": Format(write_llava_grid, needs="videos"),
+    "videochat": Format(write_videochat),
+    "videochat-captions": Format(write_videochat_captions),
     CAPTIONER: Format(write_captioner, needs="key frames"),
     "open-sora": Format(write_open_sora),
     "open-sora-plan": Format(write_open_sora_plan),

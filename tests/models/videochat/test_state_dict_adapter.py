@@ -12,6 +12,7 @@ import torch
 from share4video.models.videochat.config import VideoChatConfig
 from share4video.models.videochat.model import VideoChatForConditionalGeneration
 from share4video.models.videochat.state_dict_adapter import AdapterError, from_released
+from tests.models.videochat.released_names import released_weights
 from tests.models.videochat.tiny import tiny_config
 
 # The released tower (eva_vit.py at 2e83d6e, its parts that the released configuration uses) with 4 layers,
@@ -66,37 +67,6 @@ def test_tower_and_aggregators_give_the_released_codes_tokens(
     assert (swapped[:, -1] - golden["tokens"][:, -1]).abs().max() > 1e-3  # the order of the frames counts
 
 
-def _whole() -> dict[str, torch.Tensor]:
-    """Return every weight of a model but the language model's under its released name, made up in reverse."""
-    back = [
-        ("vision_tower.embeddings.class_embedding", "visual_encoder.cls_token"),
-        ("vision_tower.embeddings.position_embedding", "visual_encoder.pos_embed"),
-        ("vision_tower.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
-        ("vision_tower.encoder.layers", "visual_encoder.blocks"),
-        ("layer_norm", "norm"),
-        ("self_attn.projection", "attn.proj"),
-        ("self_attn", "attn"),
-        ("gmhra_token", "visual_encoder.gmhra_cls_token"),
-        ("gmhra.", "visual_encoder.gmhra."),
-        ("qformer.layernorm", "Qformer.bert.embeddings.LayerNorm"),
-        ("qformer.", "Qformer.bert."),
-        ("attention.attention", "attention.self"),
-    ]
-    released = {}
-    for name, tensor in _model().state_dict().items():
-        if name.startswith("language_model."):
-            continue
-        for ours, theirs in back:
-            name = name.replace(ours, theirs)
-        if name.endswith("qkv.bias"):
-            query, _, value = tensor.chunk(3)
-            released[name.replace("qkv.bias", "q_bias")] = query
-            released[name.replace("qkv.bias", "v_bias")] = value
-        else:
-            released[name] = tensor
-    return released
-
-
 def test_every_weight_but_the_language_models_has_its_place() -> None:
     model = _model()
     expected = {
@@ -104,7 +74,7 @@ def test_every_weight_but_the_language_models_has_its_place() -> None:
         for name, tensor in model.state_dict().items()
         if not name.startswith("language_model.")
     }
-    mapped = from_released(_whole(), tower_layers=LAYERS)
+    mapped = from_released(released_weights(model), tower_layers=LAYERS)
     assert {name: tensor.shape for name, tensor in mapped.items()} == expected
 
 
