@@ -33,7 +33,7 @@ def model() -> VideoChatForConditionalGeneration:
 def files(
     model: VideoChatForConditionalGeneration, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """The parts as they are published: EVA's tower, BLIP-2's Q-Former, what VideoChat trained, and a LLaMA."""
+    """The parts as they are published: EVA's tower, BLIP-2's Q-Former, VideoChat's own, and a LLaMA."""
     folder = tmp_path_factory.mktemp("released")
     released = released_weights(model)
     trained = {"llama_proj", "extra_query_tokens", "ln_vision"}
