@@ -81,8 +81,9 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="tables, or of a dataset sharegpt4video, llava-video, llava-grid, captioner, open-sora, "
-            "open-sora-plan, huggingface or webdataset; of a mixture llava.",
+            help="tables, or of a dataset sharegpt4video, llava-video, llava-grid, videochat, "
+            "videochat-captions, captioner, open-sora, open-sora-plan, huggingface or webdataset; "
+            "of a mixture llava.",
         ),
     ] = TABLES,
     source: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from share4video.cli import dataset, dataset_versions, pipeline
+from share4video.cli import dataset, dataset_versions, pipeline, videochat
 from share4video.cli.caption import caption
 from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
@@ -97,3 +97,4 @@ for dataset_verb in (dataset_versions.takedown, dataset_versions.diff):
     dataset.app.command()(dataset_verb)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")
+app.add_typer(videochat.app, name="videochat")

@@ -17,6 +17,11 @@ from share4video.config.datasets import DatasetConfig, LicenceConfig, MixtureCon
 from share4video.config.engines import EnginesConfig, EngineSpec
 from share4video.config.run import RunConfig
 from share4video.config.training import EvaluateConfig, GateConfig, TrainConfig
+from share4video.config.videochat import (
+    VideoChatAlignConfig,
+    VideoChatInstructConfig,
+    VideoChatTrainConfig,
+)
 
 __all__ = [
     "AestheticConfig",
@@ -40,4 +45,7 @@ __all__ = [
     "RunConfig",
     "ScanConfig",
     "TrainConfig",
+    "VideoChatAlignConfig",
+    "VideoChatInstructConfig",
+    "VideoChatTrainConfig",
 ]

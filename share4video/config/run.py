@@ -10,6 +10,7 @@ from share4video.config.curation import BriefConfig, DedupConfig, KeyframeConfig
 from share4video.config.datasets import DatasetConfig, MixtureConfig
 from share4video.config.engines import EnginesConfig
 from share4video.config.training import EvaluateConfig, GateConfig, TrainConfig
+from share4video.config.videochat import VideoChatTrainConfig
 
 
 class RunConfig(Config):
@@ -30,6 +31,7 @@ class RunConfig(Config):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
+    videochat: VideoChatTrainConfig = VideoChatTrainConfig()
 
     @model_validator(mode="after")
     def _brief_captions_are_captions(self) -> RunConfig:

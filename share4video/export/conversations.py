@@ -1,12 +1,12 @@
-"""Exports as conversations in LLaVA's form: about a clip's video, about its frame grid, and as trained on."""
+"""Exports as conversations, in LLaVA's form (about a clip's video or its frame grid) and in VideoChat's."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from share4video.chat import GRID_FRAMES, grid_question
-from share4video.dataset.formats import llava
+from share4video.dataset.formats import llava, videochat
 from share4video.dataset.messages import IMAGE_MARK, Message, MessageError, check_messages
 from share4video.dataset.mixture import DESCRIBE_REQUEST
 from share4video.dataset.published import ClipSample
@@ -14,7 +14,7 @@ from share4video.export.job import Job, is_part
 from share4video.media.grid_picture import grid_picture
 from share4video.media.limits import MediaError
 
-FILE_NAME = "llava.json"
+FILE_NAME, VIDEOCHAT_FILE_NAME = "llava.json", "videochat.json"
 
 
 def write_llava_video(job: Job) -> None:
@@ -24,15 +24,8 @@ def write_llava_video(job: Job) -> None:
     """
 
     def samples() -> Iterator[llava.Sample]:
-        for sample in job.samples():
-            if is_part(sample.clip):
-                sentence = "the clip is a part of its file, and the form names whole ones"
-                job.folder.leave_out(sample.clip, "part_of_a_file", sentence)
-                continue
-            try:
-                yield from _conversation(job, sample, DESCRIBE_REQUEST, video=job.video_name(sample.clip))
-            except MediaError as error:
-                job.folder.leave_out(sample.clip, error.reason, error.sentence)
+        for sample, path in _whole_files(job):
+            yield from _conversation(job, sample, DESCRIBE_REQUEST, video=path)
 
     write_conversations(job, samples())
 
@@ -52,6 +45,48 @@ def write_llava_grid(job: Job) -> None:
             yield from _conversation(job, sample, grid_question(DESCRIBE_REQUEST), image=put_image(job, grid))
 
     write_conversations(job, samples())
+
+
+def write_videochat(job: Job) -> None:
+    """Write ``videochat.json``: VideoChat's instructions, every clip asked to be described."""
+
+    def asked(path: str, sample: ClipSample) -> videochat.Sample:
+        return videochat.Instruction("video", path, (videochat.QA(DESCRIBE_REQUEST, sample.summary),))
+
+    _write_videochat(job, asked)
+
+
+def write_videochat_captions(job: Job) -> None:
+    """Write ``videochat.json``: VideoChat's captions, from which its first stage learns."""
+
+    def captioned(path: str, sample: ClipSample) -> videochat.Sample:
+        return videochat.Caption("video", path, sample.summary)
+
+    _write_videochat(job, captioned)
+
+
+def _write_videochat(job: Job, made: Callable[[str, ClipSample], videochat.Sample]) -> None:
+    def samples() -> Iterator[videochat.Sample]:
+        for sample, path in _whole_files(job):
+            job.folder.rows_out += 1
+            yield made(path, sample)
+
+    with job.folder.file(VIDEOCHAT_FILE_NAME) as file:
+        for chunk in videochat.chunks(samples()):
+            file.write(chunk)
+
+
+def _whole_files(job: Job) -> Iterator[tuple[ClipSample, str]]:
+    """Yield the clips that are whole files with their names; the others are left out."""
+    for sample in job.samples():
+        if is_part(sample.clip):
+            sentence = "the clip is a part of its file, and the form names whole ones"
+            job.folder.leave_out(sample.clip, "part_of_a_file", sentence)
+            continue
+        try:
+            yield sample, job.video_name(sample.clip)
+        except MediaError as error:
+            job.folder.leave_out(sample.clip, error.reason, error.sentence)
 
 
 def put_image(job: Job, jpeg: bytes) -> str:

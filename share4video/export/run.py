@@ -13,7 +13,12 @@ from share4video.dataset.manifest import StageRef
 from share4video.dataset.published import PublishedDataset
 from share4video.errors import UserError
 from share4video.export.captioner import write_captioner
-from share4video.export.conversations import write_llava_grid, write_llava_video
+from share4video.export.conversations import (
+    write_llava_grid,
+    write_llava_video,
+    write_videochat,
+    write_videochat_captions,
+)
 from share4video.export.job import ExportOptions, Filter, Job
 from share4video.export.lists import write_open_sora, write_open_sora_plan, write_sharegpt4video
 from share4video.export.mixture import open_mixture, write_mixture
@@ -42,6 +47,8 @@ FORMATS: dict[str, Format] = {
     "sharegpt4video": _format(write_sharegpt4video),
     "llava-video": _format(write_llava_video, "source"),
     "llava-grid": _format(write_llava_grid, "source", needs="videos"),
+    "videochat": _format(write_videochat, "source"),
+    "videochat-captions": _format(write_videochat_captions, "source"),
     CAPTIONER: _format(write_captioner, "source", "keyframes", "balance", needs="key frames"),
     "open-sora": _format(write_open_sora, "source"),
     "open-sora-plan": _format(write_open_sora_plan, "source"),

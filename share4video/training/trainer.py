@@ -24,31 +24,23 @@ WEIGHTS_NAME = "trained.safetensors"
 LOSSES_NAME = "losses.json"
 
 
-class SftTrainer(Trainer):
-    """Trains on batches of `packing.Collator`.
+class WeightedTrainer(Trainer):
+    """Trains on batches with ``labels`` and ``weights``, both (B, S), as `packing.Collator` makes them.
 
     A checkpoint of the training holds the trained weights alone, as the frozen ones are those of the base.
 
     Attributes:
         step_losses: the loss of every optimizer step, kept over a resume.
+        remedy: what to do about a loss that is not finite.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the weights of the whole accumulated batch
+    remedy = "lower the learning rate"
 
-    def __init__(self, *args: Any, config: TrainConfig, **kwargs: Any) -> None:
-        self._config = config
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.step_losses: list[float] = []
         self._accumulated = 0.0
         super().__init__(*args, **kwargs)
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Return AdamW over the three parts with their own rates."""
-        if self.optimizer is None:
-            groups = parameter_groups(self.model if model is None else model, self._config)
-            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = kind(groups, **arguments)
-        optimizer: torch.optim.Optimizer = self.optimizer
-        return optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         """Return what the losses of the accumulated batch are divided by: its weights, over all devices."""
@@ -106,7 +98,7 @@ class SftTrainer(Trainer):
             raise UserError(
                 f"the loss is {loss} at step {self.state.global_step}",
                 where="train",
-                fix="lower the rates train.lr_language, train.lr_projector and train.lr_tower",
+                fix=self.remedy,
             )
         self.step_losses.append(loss)
         return loss
@@ -136,6 +128,25 @@ class SftTrainer(Trainer):
         return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
+class SftTrainer(WeightedTrainer):
+    """The trainer of LLaVA-NeXT: three parts, each at its own rate."""
+
+    remedy = "lower the rates train.lr_language, train.lr_projector and train.lr_tower"
+
+    def __init__(self, *args: Any, config: TrainConfig, **kwargs: Any) -> None:
+        self._config = config
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return AdamW over the three parts with their own rates."""
+        if self.optimizer is None:
+            groups = parameter_groups(self.model if model is None else model, self._config)
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = kind(groups, **arguments)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
+
+
 class StepReporter(TrainerCallback):
     """Notes every step's loss, and reports now and then.
 
@@ -145,7 +156,7 @@ class StepReporter(TrainerCallback):
 
     def __init__(self, every_steps: int, report: Callable[[int, int, float, dict[str, float]], None]) -> None:
         self._every, self._report = every_steps, report
-        self.trainer: SftTrainer | None = None
+        self.trainer: WeightedTrainer | None = None
         self._rates: dict[str, float] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:

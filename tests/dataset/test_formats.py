@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from share4video.dataset.formats import lines, llava, sharegpt4video
+from share4video.dataset.formats import lines, llava, sharegpt4video, videochat
 from share4video.dataset.formats.lines import Reject
 from share4video.dataset.formats.sharegpt4video import SUMMARY_IDX, Caption, Record
 from share4video.dataset.messages import (
@@ -227,3 +227,63 @@ def test_a_file_that_is_no_list_is_the_users_error(tmp_path: Path, text: str) ->
 def test_a_conversation_that_cannot_be_trained_on_is_refused(messages: list[Message]) -> None:
     with pytest.raises(MessageError):
         check_messages(messages, image=True)
+
+
+@st.composite
+def videochat_samples(draw: st.DrawFn) -> videochat.Sample:
+    kind, path = draw(st.sampled_from(["video", "image"])), draw(WORDS)
+    if draw(st.booleans()):
+        return videochat.Caption(kind, path, draw(WORDS))
+    turns = draw(st.lists(st.builds(videochat.QA, WORDS, WORDS), min_size=1, max_size=3))
+    start = draw(st.none() | st.floats(0, 1e6) | st.text(st.characters(codec="utf-8"), max_size=8))
+    return videochat.Instruction(kind, path, tuple(turns), start)
+
+
+@PATIENT
+@given(st.lists(videochat_samples(), max_size=4))
+def test_videochats_samples_survive_the_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[videochat.Sample]
+) -> None:
+    file = tmp_path_factory.mktemp("videochat") / "list.json"
+    file.write_bytes(b"".join(videochat.chunks(samples)))
+    assert list(videochat.read(file)) == samples
+
+
+def test_the_bytes_of_videochats_samples_are_these() -> None:
+    turns = (videochat.QA("What?", "A cat."),)
+    samples: list[videochat.Sample] = [
+        videochat.Instruction("video", "a.mp4", turns, 2.5),
+        videochat.Caption("image", "b.jpg", "A dog."),
+    ]
+    assert b"".join(videochat.chunks(samples)) == (
+        b'[\n{"video": "a.mp4", "QA": [{"q": "What?", "a": "A cat."}], "start": 2.5},\n'
+        b'{"image": "b.jpg", "caption": "A dog."}\n]\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("element", "sentence"),
+    [
+        (3, "the element is no object"),
+        ({"QA": []}, "the element names no video and no image"),
+        ({"video": "a.mp4", "image": "a.jpg", "caption": "A."}, "it names both"),
+        ({"video": 3, "caption": "A."}, "video is no path"),
+        ({"video": "a.mp4"}, "there must be either QA or a caption"),
+        ({"video": "a.mp4", "QA": [], "caption": "A."}, "there must be either QA or a caption"),
+        ({"video": "a.mp4", "caption": " "}, "the caption is missing, no text or empty"),
+        ({"video": "a.mp4", "QA": []}, "QA is no list, or an empty one"),
+        ({"video": "a.mp4", "QA": [["q", "a"]]}, "turn 1 is no object with q and a"),
+        ({"video": "a.mp4", "QA": [{"q": "What?"}]}, "a of turn 1 is missing, no text or empty"),
+        ({"video": "a.mp4", "QA": [{"q": "Q", "a": "A"}], "start": []}, "start is neither a number nor text"),
+    ],
+)
+def test_an_element_that_is_no_videochat_sample_is_a_reject(
+    tmp_path: Path, element: object, sentence: str
+) -> None:
+    file = tmp_path / "list.json"
+    good = {"video": "a.mp4", "caption": "A cat."}
+    file.write_text(json.dumps([element, good]), encoding="utf-8")
+    reject, sample = videochat.read(file)
+    assert isinstance(reject, Reject)
+    assert (reject.number, reject.reason, reject.sentence) == (1, "wrong_shape", sentence)
+    assert sample == videochat.Caption("video", "a.mp4", "A cat.")

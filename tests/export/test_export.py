@@ -19,6 +19,7 @@ from share4video.dataset.formats import (
     open_sora,
     open_sora_plan,
     sharegpt4video,
+    videochat,
     webdataset,
 )
 from share4video.dataset.published import ClipSample, PublishedDataset
@@ -76,6 +77,20 @@ def test_the_released_form_is_read_back(store: LocalStore, published: Published,
         "clip-blue",
         "clip-green",
     ]
+
+
+def test_videochats_forms_are_read_back(store: LocalStore, published: Published, tmp_path: Path) -> None:
+    summary = 'A "red" square, seen\nto move right.'
+    export(store, published.dataset, tmp_path / "asked", "videochat")
+    red, *_ = videochat.read(tmp_path / "asked" / "videochat.json")
+    assert red == videochat.Instruction(
+        "video", "red.mp4", (videochat.QA("Describe this video in detail.", summary),)
+    )
+    options = ExportOptions(source=str(published.source))
+    export(store, published.dataset, tmp_path / "told", "videochat-captions", options)
+    red, *_ = videochat.read(tmp_path / "told" / "videochat.json")
+    assert isinstance(red, videochat.Caption)
+    assert red.text == summary and (tmp_path / "told" / red.path).is_file()
 
 
 def test_parquet_shards_hold_every_row(store: LocalStore, published: Published, tmp_path: Path) -> None:
