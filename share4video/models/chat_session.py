@@ -73,6 +73,9 @@ class Decoding:
                 raise UserError(f"{name} is {getattr(self, name)!r}", fix=f"give {needed}")
 
 
+GREEDY = Decoding()
+
+
 class ChatSession(Protocol):
     """A conversation about one clip or picture, or about none; what was said stays in the model's cache."""
 
@@ -80,7 +83,7 @@ class ChatSession(Protocol):
     def computed_tokens(self) -> int:
         """Tokens of prompts the model ran over so far; what its cache held is not counted again."""
 
-    def ask(self, question: str, decoding: Decoding = Decoding()) -> Iterator[str]:
+    def ask(self, question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
         """Yield the answer as it comes; the turn counts once its last piece was taken."""
 
 

@@ -140,7 +140,9 @@ class Chooser:
         self._greedy = decoding.temperature == 0
         if self._greedy:
             return
-        self._processors = LogitsProcessorList([TemperatureLogitsWarper(float(decoding.temperature))])
+        self._processors: Any = LogitsProcessorList(  # its types ask for kinds of tensor that no call makes
+            [TemperatureLogitsWarper(float(decoding.temperature))]
+        )
         if decoding.top_p < 1:
             self._processors.append(TopPLogitsWarper(float(decoding.top_p)))
         self._random = torch.Generator()  # on the CPU: one seed, one answer, whatever the device

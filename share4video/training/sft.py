@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from share4video.config import TrainConfig
 from share4video.errors import UserError
 from share4video.models.llava_next.processor import load_processor
+from share4video.models.loading import load_whole
 from share4video.training.checkpoint import Interrupted, StopSignal, TrainingStates
 from share4video.training.export import DTYPES, export_checkpoint
 from share4video.training.packing import Collator, Pack, pack, schedule
@@ -160,39 +161,14 @@ def load_base(folder: Path, config: TrainConfig) -> Any:
         UserError: it is no LLaVA-NeXT, or a weight is missing, left over or of another shape: transformers
             would fill it in at random and go on.
     """
-    try:
-        loaded: Any = LlavaNextForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=DTYPES[config.precision],
-            attn_implementation=config.attention,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # so that they are reported, not raised one by one
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the base model cannot be loaded: {' '.join(str(error).split())[:300]}",
-            where=str(folder),
-            fix="give a LLaVA-NeXT checkpoint with safetensors weights",
-        ) from error
-    model, report = loaded
-    problems = [
-        f"{len(report[kind])} {kind.removesuffix('_keys')} ({', '.join(_names(report[kind])[:3])} ...)"
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if report[kind]
-    ]
-    if problems:
-        raise UserError(
-            f"the base model's weights do not fit its architecture: {'; '.join(problems)}",
-            where=str(folder),
-            fix="convert the checkpoint to LLaVA-NeXT's layout, or copy it again",
-        )
-    return model
-
-
-def _names(keys: Any) -> list[str]:
-    return sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+    return load_whole(
+        LlavaNextForConditionalGeneration,
+        folder,
+        dtype=DTYPES[config.precision],
+        attn_implementation=config.attention,
+        called="base model",
+        fix="give a LLaVA-NeXT checkpoint with safetensors weights",
+    )
 
 
 def _check(config: TrainConfig) -> None:

@@ -32,8 +32,11 @@ class EncodedText:
     supervised: torch.Tensor
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path, *, training: bool = True) -> Any:
     """Load the processor of the checkpoint in ``folder``.
+
+    Args:
+        training: whether the chat template must mark what the model is to learn.
 
     Raises:
         UserError: it is missing or incomplete, or its chat template does not mark what the model is to learn.
@@ -63,7 +66,7 @@ def load_processor(folder: Path) -> Any:
             where=f"{folder / 'chat_template.jinja'}, line {error.lineno}",
             fix="mend the template",
         ) from error
-    if "endgeneration" not in processor.chat_template:
+    if training and "endgeneration" not in processor.chat_template:
         raise UserError(
             "the chat template does not mark the answers",
             where=str(folder / "chat_template.jinja"),
@@ -106,6 +109,48 @@ def encode_text(
     )  # the one place that knows anyres
     copies = torch.where(input_ids == processor.image_token_id, counted["num_image_tokens"][0], 1)
     return EncodedText(input_ids.repeat_interleave(copies), supervised.repeat_interleave(copies))
+
+
+def encode_prompt(processor: Any, messages: Sequence[Message], *, image_tokens: int) -> list[int]:
+    """Put a conversation that waits for an answer through chat template and tokenizer.
+
+    Args:
+        image_tokens: how often the image token stands for the picture; 0 where there is none.
+    """
+    encoded = processor.apply_chat_template(
+        _as_parts(messages),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"padding": False},
+    )
+    image = processor.image_token_id
+    return [
+        token
+        for found in encoded["input_ids"][0]
+        for token in ([found] * image_tokens if found == image else [found])
+    ]
+
+
+def answer_ends(processor: Any, *configs: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: those the configurations name, and the template's end of turn.
+
+    A Llama-3 checkpoint may name its end of text alone, but what its conversations are trained on ends with
+    its end of turn.
+    """
+    named: set[int] = set()
+    for config in configs:
+        ends = getattr(config, "eos_token_id", None)
+        named.update(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    answered = processor.apply_chat_template(
+        _as_parts([Message("user", "?"), Message("assistant", "!")]),
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"padding": False},
+    )["input_ids"][0]
+    special = {id for id, token in processor.tokenizer.added_tokens_decoder.items() if token.special}
+    closing = [token for token in answered if token in special][-1:]
+    return frozenset([*named, *closing])
 
 
 def encode_image(processor: Any, image: Image.Image) -> torch.Tensor:

@@ -1,0 +1,70 @@
+"""What a reference chat runtime is shown, read within bounds and refused where the model does not know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from share4video.captioning.domain_guard import domain_of, refuse_foreign_clip, refuse_foreign_image
+from share4video.errors import UserError
+from share4video.media.decode import uniform_frames
+from share4video.media.limits import Limits, MediaError
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+@dataclass(frozen=True)
+class VisualReader:
+    """Reads clips and pictures for the checkpoint in ``folder``."""
+
+    folder: Path
+
+    def video_frames(self, path: Path, count: int) -> list[Image.Image]:
+        """Return ``count`` frames spread evenly over a video, upright RGB, as the reference chooses them.
+
+        Raises:
+            UserError: the file is no video that can be decoded, or one the model does not know.
+        """
+        self._check_file(path)
+        try:
+            frames = uniform_frames(path, count)
+        except MediaError as error:
+            raise UserError(
+                f"the clip cannot be used: {error.sentence}", where=str(path), fix="give a video file"
+            ) from error
+        refuse_foreign_clip(
+            domain_of(self.folder), [frame.rgb for frame in frames], model=self.folder.name, where=path.name
+        )
+        return [frame.image for frame in frames]
+
+    def picture(self, path: Path) -> Image.Image:
+        """Return a picture, upright RGB.
+
+        Raises:
+            UserError: the file is no picture that can be decoded, or one the model does not know.
+        """
+        self._check_file(path)
+        bound = Limits().max_pixels
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                pixels = image.width * image.height
+                if pixels > bound:
+                    raise UserError(
+                        f"the picture has {pixels} pixels; at most {bound} are taken",
+                        where=str(path),
+                        fix="scale it down",
+                    )
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            fix = f"give a {', '.join(_FORMATS)} file"
+            raise UserError("the picture cannot be decoded", where=str(path), fix=fix) from error
+        domain = domain_of(self.folder)
+        refuse_foreign_image(domain, np.asarray(upright), model=self.folder.name, where=path.name)
+        return upright
+
+    def _check_file(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError("there is no such file", where=str(path), fix="check the path")
