@@ -2,8 +2,8 @@
 
 The prompt is that of the checkpoint's chat template, else Vicuna's (version 1), with which the model was
 trained. A video stands as ``<video>``, repeated once per feature: 257 for each frame, class token included; a
-picture as ``<image>``, 256 times. Pictures are scaled so that the shorter side is 224 pixels, cut to the square
-in the middle and normalised with OpenAI CLIP's mean and deviation.
+picture as ``<image>``, 256 times. Pictures are scaled so that the shorter side is 224 pixels, cut to the
+square in the middle and normalised with OpenAI CLIP's mean and deviation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ VICUNA_TEMPLATE = (
     "{%- if content is string -%}{{- content -}}"
     "{%- else -%}{%- for part in content if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}"
     "{%- endif -%}{%- endmacro -%}"
-    "{%- if messages[0]['role'] != 'system' -%}{{- '" + VICUNA_SYSTEM.replace("'", "\\'") + " ' -}}{%- endif -%}"
+    "{%- if messages[0]['role'] != 'system' -%}{{- '"
+    + VICUNA_SYSTEM.replace("'", "\\'")
+    + " ' -}}{%- endif -%}"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{- text(message['content']) + ' ' -}}"
     "{%- elif message['role'] == 'user' -%}{{- 'USER: ' -}}"
@@ -98,13 +100,13 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
 
 
 def visual_tokens(processor: Any, frames: int = 0) -> int:
-    """Return how often the mark stands for a clip of so many frames, or for a picture where there are none."""
+    """Return how often the mark stands for a clip of so many frames, or with 0 for a picture."""
     side = processor.image_processor.crop_size["height"], processor.image_processor.crop_size["width"]
     patches = int(side[0] // processor.patch_size) * int(side[1] // processor.patch_size)
     whole = patches + int(processor.num_additional_image_tokens)
     if frames:
         return frames * whole
-    return whole - (processor.vision_feature_select_strategy == "default")
+    return whole - int(processor.vision_feature_select_strategy == "default")
 
 
 def encode_text(processor: Any, messages: Sequence[Message], *, visual: bool, frames: int = 0) -> EncodedText:
@@ -123,8 +125,8 @@ def encode_text(processor: Any, messages: Sequence[Message], *, visual: bool, fr
         return_assistant_tokens_mask=True,
         processor_kwargs={"padding": False},
     )
-    input_ids = torch.tensor(batch["input_ids"][0])
-    supervised = torch.tensor(batch["assistant_masks"][0], dtype=torch.bool)
+    input_ids = torch.as_tensor(batch["input_ids"][0])
+    supervised = torch.as_tensor(batch["assistant_masks"][0]).bool()
     if not visual:
         return EncodedText(input_ids, supervised)
     mark = processor.video_token_id if frames else processor.image_token_id
@@ -141,9 +143,9 @@ def encode_prompt(processor: Any, messages: Sequence[Message], *, visual: bool, 
         return_dict=True,
         processor_kwargs={"padding": False},
     )
-    ids: list[int] = batch["input_ids"][0]
+    ids: list[int] = batch["input_ids"][0].tolist()
     if not visual:
-        return list(ids)
+        return ids
     mark = processor.video_token_id if frames else processor.image_token_id
     copies = visual_tokens(processor, frames)
     return [token for found in ids for token in ([found] * copies if found == mark else [found])]
@@ -162,6 +164,15 @@ def encode_frames(processor: Any, frames: Sequence[Image.Image]) -> torch.Tensor
     clip = np.stack([np.asarray(frame) for frame in frames])
     pixels: torch.Tensor = processor.video_processor([clip], return_tensors="pt")["pixel_values_videos"][0]
     return pixels
+
+
+def answer_ends(processor: Any, *configs: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: those the configurations name, and the end of the text."""
+    named = {processor.tokenizer.eos_token_id}
+    for config in configs:
+        ends = getattr(config, "eos_token_id", None)
+        named.update(ends if isinstance(ends, list) else [ends])
+    return frozenset(named - {None})
 
 
 def as_parts(messages: Sequence[Message], *, video: bool) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ CONTEXT = 512
 # The published checkpoint's way to ask, in short: no system text, and an end of turn that is not learnt.
 PUBLISHED_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}"
-    "{% endif %}{% for part in message['content'] if part['type'] != 'text' %}{{ '<' + part['type'] + '>\\n' }}"
-    "{% endfor %}{% for part in message['content'] if part['type'] == 'text' %}"
+    "{% endif %}{% for part in message['content'] if part['type'] != 'text' %}"
+    "{{ '<' + part['type'] + '>\\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}"
     "{% else %}{{ part['text'] + ' ' }}{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
