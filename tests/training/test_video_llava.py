@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from share4video.captioning.checkpoints import checkpoint_folder
 from share4video.config import TrainConfig
 from share4video.dataset.messages import Message
 from share4video.errors import UserError
 from share4video.media.frame_strip import frame_strip, spanning_frames, split_strip, strip_frames
 from share4video.models.chat_session import Decoding, load_chat_model
 from share4video.models.family import family_of
+from share4video.models.llava_next.processor import load_processor as load_llava_next
 from share4video.models.video_llava.processor import VICUNA_TEMPLATE, encode_frames, encode_text
 from share4video.store import LocalStore
 from share4video.training import sft
@@ -122,9 +125,7 @@ def test_a_mixed_batch_gives_the_logits_of_its_samples_alone(
 ) -> None:
     family = family_of(base)
     processor = family.load_processor(base)
-    from dataclasses import replace
-
-    twins = [replace(s, messages=s.messages[:1] + (Message("assistant", "Else."),)) for s in samples]
+    twins = [replace(s, messages=(s.messages[0], Message("assistant", "Else."))) for s in samples]
     tokens, _ = tokenize(processor, [*samples, *twins], 512)
     packs = pack(
         tokens,
@@ -190,15 +191,13 @@ def test_a_strip_holds_the_frames_the_chat_sees(tmp_path: Path, base: Path) -> N
 def test_frames_are_refused_where_the_base_sees_pictures_and_where_their_numbers_differ(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
-    from share4video.synthetic.nano import write_checkpoint as write_nano
-
-    nano = write_nano(tmp_path / "nano", "chat", seed=1)
-    with pytest.raises(UserError, match="bad_image"):
-        _train(samples[:1], nano, tmp_path / "a", CONFIG)
+    pictures_alone = load_llava_next(checkpoint_folder("builtin:nano-base"))
+    kept, (rejected,) = tokenize(pictures_alone, samples[:1], 4096)
+    assert not kept
+    assert rejected.reason == "bad_image"
+    assert "looks at pictures" in rejected.sentence
     short = tmp_path / "short.png"
     Image.new("RGB", (SIDE, 2 * SIDE)).save(short)
-    from dataclasses import replace
-
     other = replace(samples[0], sample_id="short", image=short)
     with pytest.raises(UserError, match="2 and 8 frames"):
         _train([samples[0], other], base, tmp_path / "b", CONFIG)
