@@ -2,36 +2,41 @@
 
 A conversation sends the clip as ``video_url``; the gateway in front of the model samples its frames, lays
 them out as one grid and puts the pre-query in front of the question, so that layout, prompt and weights
-belong together. Code that composes the grid itself (training, evaluation) takes the prompt from here.
+belong together. Code that composes the grid itself (training, evaluation) takes the prompt from here. An
+endpoint that takes no clips is sent the grid; see `share4video.chat_visuals`.
 """
 
 from __future__ import annotations
 
-import base64
-import mimetypes
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from share4video.chat_visuals import GRID_FRAMES, MAX_INLINE_BYTES, PRE_QUERY, Visual
+from share4video.decoding import GREEDY, Decoding
 from share4video.errors import UserError
+from share4video.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-# The released ShareGPT4Video-8B's own words (its system prompt is part of the checkpoint's chat template).
-PRE_QUERY = (
-    "The provided image arranges keyframes from a video in a grid view, keyframes are separated with white "
-    "bands. Answer concisely with overall content and context of the video, highlighting any significant "
-    "events, characters, or objects that appear throughout the frames."
-)
+__all__ = [
+    "GRID_FRAMES",
+    "MAX_INLINE_BYTES",
+    "PRE_QUERY",
+    "SYSTEM_PROMPT",
+    "Conversation",
+    "Visual",
+    "grid_question",
+]
+
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the "
     "user provides, and assist the user with a variety of tasks using natural language."
 )
-GRID_FRAMES = 16
-
-MAX_INLINE_BYTES = 64 << 20  # a larger clip does not fit a gateway's request body as a data: URI
+OWNER = "share4video"  # what a gateway of ours says of the model it lists
 
 
 def grid_question(question: str) -> str:
@@ -39,96 +44,95 @@ def grid_question(question: str) -> str:
     return PRE_QUERY + question
 
 
-def video_address(video: str) -> str:
-    """Return how ``video`` is named to a gateway: a URL as it is, a local file as a ``data:`` URI.
-
-    Raises:
-        UserError: the file cannot be read or is too large to send.
-    """
-    if "://" in video or video.startswith("data:"):
-        return video
-    path = Path(video)
-    try:
-        size = path.stat().st_size
-        if size > MAX_INLINE_BYTES:
-            raise UserError(
-                f"the clip is {size} bytes, and at most {MAX_INLINE_BYTES} can be sent with a question",
-                where=video,
-                fix="trim it, or name it by a URL the gateway may read (file://, s3:// or https://)",
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read the clip: {error.strerror}", where=video, fix="check the path"
-        ) from error
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    mime = kind if kind.startswith("video/") else "application/octet-stream"
-    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
-
-
 class Conversation:
-    """A chat about one clip with the model behind an OpenAI-compatible address.
+    """A chat about one clip or picture, or about none, with the model behind an OpenAI-compatible address.
 
     Args:
-        base_url: where the gateway answers; ``/v1`` is added where it is missing.
-        video: the clip as the gateway is told it, see `video_address`.
+        base_url: where the endpoint answers; ``/v1`` is added where it is missing.
+        visual: a clip's address, or more about what is shown; None for a conversation in words alone.
         model: the served model's name; empty asks the address for the one it serves.
         system: what is said before the first turn; empty leaves it to the checkpoint's chat template.
 
     Raises:
-        UserError: it is no address, or no model server answers there.
+        UserError: it is no address, or no model server answers there; or the endpoint cannot be sent this.
     """
 
     def __init__(
-        self, base_url: str, video: str, *, model: str = "", system: str = "", timeout_s: float = 600.0
+        self,
+        base_url: str,
+        visual: Visual | str | None,
+        *,
+        model: str = "",
+        system: str = "",
+        timeout_s: float = 600.0,
     ) -> None:
         self.base_url = _with_version(base_url)
         self._client = _client(self.base_url, timeout_s)
-        self.model = model or self._served_model()
-        self._video: dict[str, Any] | None = {"type": "video_url", "video_url": {"url": video}}
+        served, gateway = self._served_model(named=bool(model))
+        self.model = model or served
+        self._part: dict[str, Any] | None = None
+        self._preface = ""
+        if visual is not None:
+            shown = Visual(visual) if isinstance(visual, str) else visual
+            self._part, self._preface = shown.part(gateway=gateway)
         self.messages: list[Any] = [{"role": "system", "content": system}] if system else []
 
-    def ask(self, question: str, *, max_tokens: int = 512) -> Iterator[str]:
-        """Send the next question and yield the answer as it comes; the last yield ends the turn.
+    def ask(self, question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
+        """Send the next question and yield the answer as it comes; the turn counts once its last piece came.
+
+        Stop strings are cut here: not every server takes them.
 
         Raises:
             UserError: the endpoint refused the question (in its own words) or went away.
         """
-        import openai
-
-        content: Any = question
-        if self._video is not None:
-            content = [self._video, {"type": "text", "text": question}]
+        text = self._preface + question
+        content: Any = text if self._part is None else [self._part, {"type": "text", "text": text}]
         turn = [*self.messages, {"role": "user", "content": content}]
         answer = ""
+        with closing(self._pieces(turn, decoding)) as pieces:
+            for piece in StopStrings(decoding.stop).cut(pieces):
+                answer += piece
+                yield piece
+        self._part, self._preface = None, ""  # they stand in the first turn; later ones refer back to it
+        self.messages = [*turn, {"role": "assistant", "content": answer}]
+
+    def _pieces(self, turn: list[Any], decoding: Decoding) -> Generator[str]:
+        """Yield the endpoint's answer; closing it ends the answer there, too."""
+        import openai
+
+        drawn: dict[str, Any] = {"temperature": decoding.temperature}
+        if decoding.top_p < 1:
+            drawn["top_p"] = decoding.top_p
+        if decoding.seed is not None:
+            drawn["seed"] = decoding.seed
         try:
             with self._client.chat.completions.create(
-                model=self.model, messages=turn, max_tokens=max_tokens, temperature=0.0, stream=True
+                model=self.model, messages=turn, max_tokens=decoding.max_tokens, stream=True, **drawn
             ) as stream:
                 for chunk in stream:
                     text = chunk.choices[0].delta.content if chunk.choices else None
                     if text:
-                        answer += text
                         yield text
         except openai.APIError as error:
             raise self._complaint(error) from error
-        self._video = None  # the clip stands in the first turn; later turns refer back to it
-        self.messages = [*turn, {"role": "assistant", "content": answer}]
 
-    def _served_model(self) -> str:
+    def _served_model(self, *, named: bool) -> tuple[str, bool]:
+        """Return the first model the address lists, and whether a gateway of ours lists it."""
         import openai
 
         fix = "give the address of a gateway"
         try:
             listed = self._client.models.with_raw_response.list().http_response.json()
-            served = [entry["id"] for entry in listed["data"]]
-        except (openai.NotFoundError, ValueError, LookupError, TypeError) as error:  # a web server, perhaps
+            served = [(str(entry["id"]), entry.get("owned_by") == OWNER) for entry in listed["data"]]
+        except (openai.NotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # a web server, perhaps
             raise UserError("what answers is no model server", where=self.base_url, fix=fix) from error
         except openai.APIError as error:
             raise self._complaint(error) from error
-        if not served:
+        if not served and not named:
+            fix = "say with --name what it calls its model, or give the address of a gateway"
             raise UserError("the address names no model", where=self.base_url, fix=fix)
-        return str(served[0])
+        return served[0] if served else ("", False)
 
     def _complaint(self, error: Exception) -> UserError:
         import openai
@@ -164,4 +168,5 @@ def _client(base_url: str, timeout_s: float) -> OpenAI:
         whole = None
     if not whole:
         raise UserError("this is no address", where=base_url, fix="write it as http://HOST:PORT")
-    return OpenAI(base_url=base_url, api_key="none", timeout=timeout_s, max_retries=1)
+    key = os.environ.get("SHARE4VIDEO_API_KEY") or "none"  # as for engines
+    return OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=1)

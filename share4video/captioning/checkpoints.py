@@ -59,7 +59,7 @@ def check_checkpoint(folder: Path) -> None:
                 where=str(folder),
                 fix="check the path; a model on a hub is downloaded first, and its folder is named",
             )
-        _json_object(folder / "config.json")
+        checkpoint_config(folder)
         weights = _weights_files(folder)
     if not weights:
         raise UserError(
@@ -69,6 +69,22 @@ def check_checkpoint(folder: Path) -> None:
         )
     for file in weights:
         _check_weights_file(file)
+
+
+def checkpoint_config(folder: Path) -> dict[str, Any]:
+    """Return what the checkpoint's ``config.json`` holds.
+
+    Raises:
+        UserError: there is none, or it is an original LLaVA checkpoint's, which transformers does not load.
+    """
+    config = _json_object(folder / "config.json")
+    if "mm_vision_tower" in config:
+        raise UserError(
+            f"this is an original checkpoint of type {config.get('model_type')}, not one that can be loaded",
+            where=str(folder),
+            fix=f"convert it with share4video convert {folder} FOLDER, and name that folder",
+        )
+    return config
 
 
 def _weights_files(folder: Path) -> list[Path]:

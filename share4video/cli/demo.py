@@ -118,7 +118,8 @@ def _run_flywheel(made: DemoSet, store: str, config: RunConfig, folder: Path, em
 def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> list[Answer]:
     """Serve the champion through the gateway and ask it a question of each task; none was promoted: none."""
     from serving.gateway.process import serve_model
-    from share4video.chat import Conversation, video_address
+    from share4video.chat import Conversation
+    from share4video.decoding import Decoding
     from share4video.evaluation.mvbench import (
         BRACKET,
         PREFILL,
@@ -135,12 +136,13 @@ def _ask_champion(made: DemoSet, store: Store, emit: Emit) -> list[Answer]:
         if champion is None:
             task.done("no model was promoted, so none is served")
             return []
+        short = Decoding(MAX_ANSWER_TOKENS)
         answers, opening = [], PREFILL.removesuffix(BRACKET)
         with serve_model(f"models:/{DEFAULT_MODEL_NAME}@{CHAMPION}", store=store) as gateway:
             for asked in _first_of_each_task(made):
                 video = made.heldout / asked.video
-                talk = Conversation(gateway.url, video_address(str(video)), system=SYSTEM)
-                said = "".join(talk.ask(question_block(asked), max_tokens=MAX_ANSWER_TOKENS)).strip()
+                talk = Conversation(gateway.url, str(video), system=SYSTEM)
+                said = "".join(talk.ask(question_block(asked), short)).strip()
                 letter = parse_answer(said.removeprefix(opening), len(asked.candidates))
                 answer = right_reply(asked).removeprefix(opening)
                 right = letter == asked.answer_letter

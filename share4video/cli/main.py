@@ -12,6 +12,7 @@ from share4video.cli import dataset, dataset_swap, dataset_versions, pipeline
 from share4video.cli.caption import caption
 from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
+from share4video.cli.convert import convert
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
 from share4video.cli.evaluate import evaluate
@@ -84,6 +85,7 @@ VERBS = (
     train,
     evaluate,
     promote,
+    convert,
     serve,
     chat,
     report,

@@ -6,20 +6,32 @@ parity with the original code, for reuse of keys and values, and for machines wi
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol
 
+from share4video.captioning.checkpoints import checkpoint_config
+from share4video.decoding import GREEDY, Decoding
 from share4video.errors import UserError
+
+__all__ = [
+    "GREEDY",
+    "ChatModel",
+    "ChatSession",
+    "Decoding",
+    "Runtime",
+    "VisualKind",
+    "VisualPath",
+    "load_chat_model",
+    "model_type",
+]
 
 VisualKind = Literal["video", "image"]
 VisualPath = Literal["anyres", "thumbnail"]
 
-_FAMILIES = {
+FAMILIES = {
     "llava_next": "share4video.models.llava_next.chat",
     "video_llava": "share4video.models.video_llava.chat",
     "videochat": "share4video.models.videochat.chat",
@@ -42,38 +54,6 @@ class Runtime:
     dtype: str = "float32"
     frames: int | None = None
     visual_path: VisualPath = "anyres"
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How an answer is drawn: greedy at temperature 0; a seed makes a drawn one repeatable.
-
-    Attributes:
-        stop: strings that end the answer; none is part of it.
-
-    Raises:
-        UserError: a value is out of its bounds.
-    """
-
-    max_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        bounds = (
-            ("max_tokens", self.max_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("stop", all(self.stop), "no empty string"),
-        )
-        for name, holds, needed in bounds:
-            if not holds:
-                raise UserError(f"{name} is {getattr(self, name)!r}", fix=f"give {needed}")
-
-
-GREEDY = Decoding()
 
 
 class ChatSession(Protocol):
@@ -100,13 +80,21 @@ def load_chat_model(folder: Path, runtime: Runtime = Runtime()) -> ChatModel:
     Raises:
         UserError: the folder holds no checkpoint, or of no architecture that has a reference runtime.
     """
-    try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError("the folder holds no checkpoint", where=str(folder), fix="name another") from error
-    if kind not in _FAMILIES:
-        known = ", ".join(sorted(_FAMILIES))
-        fix = f"use one of {known}; convert an original llava_llama checkpoint with share4video convert"
-        raise UserError(f"no reference runtime for models of type {kind!r}", where=str(folder), fix=fix)
-    model: ChatModel = import_module(_FAMILIES[kind]).load(folder, runtime)
+    kind = model_type(folder)
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(
+            f"no reference runtime for models of type {kind!r}", where=str(folder), fix=f"use one of {known}"
+        )
+    model: ChatModel = import_module(FAMILIES[kind]).load(folder, runtime)
     return model
+
+
+def model_type(folder: Path) -> str:
+    """Return the architecture that a checkpoint's ``config.json`` names.
+
+    Raises:
+        UserError: the folder holds no checkpoint, or an original one that is to be converted first.
+    """
+    config = checkpoint_config(folder)
+    return str(config.get("model_type"))

@@ -96,7 +96,7 @@ def family_of(folder: Path) -> Family:
         raise UserError(
             f"the base model cannot be loaded: models of type {kind!r} are not trained here",
             where=str(folder),
-            fix=f"give one of {', '.join(_MODULES)}; convert an original llava_llama checkpoint first",
+            fix=f"give one of {', '.join(_MODULES)}; share4video convert takes llava_llama",
         )
     return family_of_type(kind)
 

@@ -16,11 +16,14 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
+
+from share4video.models.llava_next.processor import keep_backend
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -70,6 +73,11 @@ class CheckedModelManager(model_manager.ModelManager):
         with self._loading:
             check_tensor_names(model_id_and_revision.split("@", 1)[0])
             return super()._load_model(model_id_and_revision, *args, **kwargs)
+
+    def _load_processor(self, model_id_and_revision: str, gguf_file: str | None = None) -> Any:
+        """Take the picture backend that the checkpoint was converted for, where it names one."""
+        processor = super()._load_processor(model_id_and_revision, gguf_file=gguf_file)
+        return keep_backend(processor, Path(model_id_and_revision.split("@", 1)[0]))
 
 
 def serve(*, port: int, device: str, dtype: str) -> None:

@@ -89,7 +89,9 @@ def pack(
 
 def _picture_end(sample: TokenSample, marks: tuple[int, int | None]) -> int:
     mark = marks[1] if sample.frames else marks[0]
-    places = [] if mark is None else (sample.input_ids == mark).nonzero()
+    if mark is None:
+        return 0
+    places = sample.input_ids.eq(mark).nonzero()
     return int(places[-1]) + 1 if len(places) else 0
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from serving.gateway.process import Gateway, free_port, gateway_process
 from serving.gateway.settings import GatewaySettings
-from share4video.chat import PRE_QUERY, Conversation, video_address
+from share4video.chat import PRE_QUERY, Conversation
+from share4video.chat_visuals import Visual
 from share4video.cli.main import app
 from share4video.errors import UserError
 from tests.serving.clips import write_clip, write_noise
@@ -136,13 +137,21 @@ def test_a_refused_clip_is_told_in_the_gateways_words_alone(
 
 def test_what_a_gateway_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("https://a/clip.mp4", "s3://b/clip.mp4", "file:///c/clip.mp4", "data:video/mp4;base64,AA=="):
-        assert video_address(url) == url
+        assert sent(Visual(url)) == url
     clip = tmp_path / "clip.webm"
     clip.write_bytes(b"abc")
-    assert video_address(str(clip)) == "data:video/webm;base64," + base64.b64encode(b"abc").decode()
-    monkeypatch.setattr("share4video.chat.MAX_INLINE_BYTES", 2)
+    assert sent(Visual(str(clip))) == "data:video/webm;base64," + base64.b64encode(b"abc").decode()
+    monkeypatch.setattr("share4video.chat_visuals.MAX_INLINE_BYTES", 2)
     with pytest.raises(UserError, match="at most 2"):
-        video_address(str(clip))
+        Visual(str(clip)).check()
+
+
+def sent(visual: Visual) -> str:
+    """The address a gateway is sent."""
+    part, preface = visual.part(gateway=True)
+    assert preface == ""
+    address: str = part["video_url"]["url"]
+    return address
 
 
 def test_a_refused_question_leaves_the_conversation_as_it_was(

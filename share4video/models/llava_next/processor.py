@@ -6,6 +6,7 @@ lengths are known before a pixel is read, and a picture that many conversations 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,37 @@ from share4video.models.encoded_text import EncodedText
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+_PIL_CLASS = "LlavaNextImageProcessorPil"
+
+
+def pin_pil(folder: Path) -> None:
+    """Say in a processor's configuration that pictures go through PIL.
+
+    transformers writes the same name for each backend and takes torchvision where it is installed; the name
+    of the PIL class, which it knows as well, is how `keep_backend` tells.
+    """
+    path = folder / "processor_config.json"
+    found = json.loads(path.read_bytes())
+    found["image_processor"]["image_processor_type"] = _PIL_CLASS
+    path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def keep_backend(processor: Any, folder: Path) -> Any:
+    """Return the processor loaded from ``folder`` with the picture backend that was pinned there.
+
+    The option ``backend`` of ``from_pretrained`` would reach the tokenizer, too, and break its masks.
+    """
+    try:
+        found = json.loads((folder / "processor_config.json").read_bytes())
+        pinned = found["image_processor"]["image_processor_type"] == _PIL_CLASS
+    except (OSError, ValueError, KeyError, TypeError):
+        pinned = False
+    if pinned:
+        from transformers import LlavaNextImageProcessorPil
+
+        processor.image_processor = LlavaNextImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    return processor
 
 
 def load_processor(folder: Path, *, training: bool = True) -> Any:
@@ -32,7 +64,7 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
     from transformers import LlavaNextProcessor
 
     try:
-        processor = LlavaNextProcessor.from_pretrained(folder, local_files_only=True)
+        processor = keep_backend(LlavaNextProcessor.from_pretrained(folder, local_files_only=True), folder)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"the model folder holds no LLaVA-NeXT processor: {error}",

@@ -1,0 +1,398 @@
+"""An original ``llava_llama`` checkpoint as a Hugging Face LLaVA-NeXT folder for servers and trainers.
+
+Names, shapes and types of all tensors are compared with the architecture before a weight is read. Values go
+from file to file a block at a time, so that memory does not grow with the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from share4video.errors import UserError, reading
+from share4video.models.llava_next import lora
+from share4video.models.llava_next.chat_template import END_OF_TURN
+from share4video.models.llava_next.checkpoint_reader import (
+    LazyTensor,
+    byte_size,
+    close_files,
+    name_some,
+    open_weights,
+)
+from share4video.models.llava_next.checkpoint_writer import (
+    DTYPES,
+    INDEX,
+    Entry,
+    Shard,
+    index_of,
+    plan_shards,
+    write_shard,
+)
+from share4video.models.llava_next.config import (
+    OriginalConfig,
+    computable,
+    derive_vision_config,
+    llava_next_config,
+    read_json,
+    read_original_config,
+    read_vision_config,
+)
+from share4video.models.llava_next.places import RECORD, Destination, Progress, fetched, open_destination
+from share4video.models.llava_next.resized import ResizedRows
+from share4video.models.llava_next.state_dict_adapter import disk_name_of_original, is_buffer
+from share4video.models.llava_next.tokens import Tokens, load_tokens, save_processor
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import CLIPVisionConfig, LlavaNextConfig
+
+FORMAT = 1  # goes up when the same source would give other files
+MAX_SHARD_BYTES = 5 * 10**9
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_BLOCK_BYTES = 1 << 20
+_WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did.
+
+    Attributes:
+        finished_before: it was there already, from the same source with the same options.
+        bytes: of all weights, as written.
+        largest_shard_bytes: values of the largest file of weights.
+        peak_memory_bytes: the most this process ever had resident, its libraries included.
+        dropped: tensors of the source that are computed and not stored any more.
+        notes: what was decided and could have been otherwise, in sentences.
+    """
+
+    destination: str
+    source_revision: str
+    finished_before: bool
+    tensors: int
+    bytes: int
+    shards: int
+    largest_shard_bytes: int
+    dtype: str
+    image_token_id: int
+    vocab_size: int
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+    peak_memory_bytes: int
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a checkpoint.
+
+    Args:
+        source: folder or ``s3://`` prefix of an original checkpoint, or of a LoRA folder.
+        destination: folder or ``s3://`` prefix, which must be new; a finished conversion of the same source
+            is left as it is.
+        base: what a LoRA folder was trained from, in the original layout.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps each tensor's own.
+        max_shard_bytes: of values in a file of weights.
+        progress: called with what is being done, bytes done and bytes in all.
+
+    Raises:
+        UserError: the source is no such checkpoint, is damaged or incomplete, or the destination is taken.
+    """
+    tell = progress or (lambda label, done, total: None)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"no such type: {dtype}", where="--dtype", fix=f"take one of {', '.join(DTYPES)}")
+    if max_shard_bytes < 1:
+        raise UserError("a shard holds at least a byte", where="--max-shard-size", fix="give a larger size")
+    place = open_destination(str(destination))
+    with ExitStack() as stack:
+        stack.callback(close_files)
+        before = place.record()
+        folder = stack.enter_context(fetched(str(source), tell))
+        base_folder = stack.enter_context(fetched(str(base), tell)) if base is not None else None
+        planned = _plan(folder, base_folder, str(source), dtype, max_shard_bytes)
+        revision = _revision([f for f in (folder, base_folder) if f is not None], tell)
+        identity = {
+            "format": FORMAT,
+            "source_revision": revision,
+            "dtype": dtype,
+            "max_shard_bytes": max_shard_bytes,
+        }
+        if before is not None and before.get("identity") != identity:
+            raise UserError(
+                "the destination holds another conversion",
+                where=str(destination),
+                fix="name a new one, or remove it first",
+            )
+        if before is None:
+            _write(planned, place, identity, tell)
+        return planned.report(str(destination), revision, finished_before=before is not None)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is known before a weight is read."""
+
+    original: OriginalConfig
+    config: LlavaNextConfig
+    tokens: Tokens
+    folders: tuple[Path, ...]
+    shards: tuple[Shard, ...]
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    def report(self, destination: str, revision: str, *, finished_before: bool) -> Report:
+        return Report(
+            destination=destination,
+            source_revision=revision,
+            finished_before=finished_before,
+            tensors=sum(len(shard.entries) for shard in self.shards),
+            bytes=self.bytes,
+            shards=len(self.shards),
+            largest_shard_bytes=max(shard.bytes for shard in self.shards),
+            dtype=str(self.config.dtype).removeprefix("torch."),
+            image_token_id=self.tokens.image_token_id,
+            vocab_size=self.tokens.vocab_size,
+            dropped=self.dropped,
+            notes=self.notes,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+
+def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_shard_bytes: int) -> _Plan:
+    original = read_original_config(folder, shown)
+    notes: list[str] = []
+    tensors: Mapping[str, LazyTensor]
+    adapter = lora.is_adapter(folder)
+    if adapter:
+        if base is None:
+            raise UserError("these are LoRA weights", where=shown, fix="name what they change with --base")
+        tensors = lora.merge(folder, open_weights(base, "model"), shown)
+        notes.append("LoRA weights were merged into their base.")
+    elif base is not None:
+        raise UserError("a whole model needs no base", where="--base", fix="leave it out")
+    else:
+        tensors = open_weights(folder, "model")
+    dropped = tuple(sorted(name for name in tensors if is_buffer(name)))
+    if original.tie_word_embeddings and _HEAD in tensors:
+        dropped += (_HEAD,)
+    kept = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    named, unexpected = _rename(kept)
+    folders = tuple(f for f in (folder, base) if f is not None)
+    vision = _vision_config(folders, kept, shown, notes)
+    rows = kept[_EMBEDDING].shape[0] if _EMBEDDING in kept else original.vocab_size
+    tokenizer_folder = next((f for f in folders if (f / "tokenizer.json").is_file()), folder)
+    tokens = load_tokens(tokenizer_folder, original, rows, shown)
+    config = llava_next_config(
+        original, vision, vocab_size=tokens.vocab_size, image_token_id=tokens.image_token_id
+    )
+    _check_names(named, unexpected, config, original.vocab_size, shown)
+    for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
+        if name in named:
+            named[name] = ResizedRows(named[name], tokens.vocab_size)
+    wanted = DTYPES[dtype] if dtype else _prevailing(named) if adapter else None
+    entries = [Entry(name, tensor, wanted or _writable(tensor.dtype)) for name, tensor in named.items()]
+    config.dtype = wanted or _prevailing(named)
+    notes.append(
+        f"<image> is token {tokens.image_token_id}; the vocabulary grew from {rows} to "
+        f"{tokens.vocab_size} rows."
+    )
+    opening = "two BOS, as its tokenizer adds one to the text's" if tokens.opening.added_bos else "one BOS"
+    notes.append(f"Prompts begin with {opening}.")
+    return _Plan(
+        original, config, tokens, folders, tuple(plan_shards(entries, max_shard_bytes)), dropped, tuple(notes)
+    )
+
+
+def _rename(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], list[str]]:
+    named: dict[str, LazyTensor] = {}
+    unexpected = []
+    for name, tensor in tensors.items():
+        try:
+            named[disk_name_of_original(name)] = tensor
+        except ValueError:
+            unexpected.append(name)
+    return named, unexpected
+
+
+def _vision_config(
+    folders: tuple[Path, ...], tensors: Mapping[str, LazyTensor], shown: str, notes: list[str]
+) -> CLIPVisionConfig:
+    vision = read_vision_config(folders)
+    if vision is None:
+        vision = derive_vision_config({name: tensor.shape for name, tensor in tensors.items()}, shown)
+        notes.append(
+            "The vision tower's configuration was read off its weights, with "
+            f"{vision.num_attention_heads} heads of width 64, quick GELU and 1e-5 in its norms, as in every "
+            "CLIP OpenAI released."
+        )
+    return vision
+
+
+def _check_names(
+    named: Mapping[str, LazyTensor],
+    unexpected: list[str],
+    config: LlavaNextConfig,
+    rows: int,
+    shown: str,
+) -> None:
+    """Compare names and shapes with the architecture.
+
+    Args:
+        rows: of the embeddings before tokens are added.
+    """
+    wanted = _architecture(config, rows)
+    missing = sorted(wanted.keys() - named.keys())
+    strange = sorted(unexpected + [name for name in named if name not in wanted])
+    other = [
+        f"{name} is {tuple(named[name].shape)} and not {wanted[name]}"
+        for name in sorted(wanted.keys() & named.keys())
+        if tuple(named[name].shape) != wanted[name]
+    ]
+    problems = [
+        f"{len(names)} {kind} ({name_some(names)})"
+        for kind, names in (("missing", missing), ("unexpected", strange), ("of another shape", other))
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"the weights do not fit the configuration: {'; '.join(problems)}",
+            where=shown,
+            fix="fetch the whole checkpoint again; an adapter needs --base with the vision tower inside",
+        )
+
+
+def _architecture(config: LlavaNextConfig, rows: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights, by their name on disk; no memory is taken."""
+    import torch
+    from transformers import LlavaNextForConditionalGeneration
+
+    from share4video.models.llava_next.state_dict_adapter import disk_name
+
+    with computable("config.json"), torch.device("meta"):
+        model = LlavaNextForConditionalGeneration(config)
+    shapes = {disk_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        shapes.pop("language_model.lm_head.weight", None)
+    for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
+        if name in shapes:
+            shapes[name] = (rows, *shapes[name][1:])
+    return shapes
+
+
+def _writable(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype in DTYPES.values() else DTYPES["float32"]
+
+
+def _prevailing(tensors: Mapping[str, LazyTensor]) -> torch.dtype:
+    """Return the type most of the bytes have, which is what the configuration says of the whole.
+
+    Adapters are trained beside their base in another type; merged, all of it is in this one.
+    """
+    bytes_of: dict[torch.dtype, int] = {}
+    for tensor in tensors.values():
+        dtype = _writable(tensor.dtype)
+        bytes_of[dtype] = bytes_of.get(dtype, 0) + byte_size(tensor.shape, dtype)
+    return max(bytes_of, key=lambda kind: bytes_of[kind])
+
+
+def _revision(folders: list[Path], tell: Progress) -> str:
+    """Return the SHA-256 over names and contents of the files a checkpoint is made of."""
+    files = []
+    for number, folder in enumerate(folders):
+        with reading("the checkpoint", folder):
+            here = [*folder.iterdir(), *(folder / "vision_tower").glob("*.json")]
+            files += [
+                (f"{number}/{file.relative_to(folder).as_posix()}", file)
+                for file in here
+                if file.is_file() and file.suffix in (".json", *_WEIGHTS)
+            ]
+    total = sum(file.stat().st_size for _, file in files)
+    done = 0
+    revision = hashlib.sha256()
+    for name, file in sorted(files):
+        digest = hashlib.sha256()
+        with reading("a file of the checkpoint", file), file.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                digest.update(block)
+                done += len(block)
+                tell("hashing", done, total)
+        revision.update(f"{name}\0{digest.hexdigest()}\n".encode())
+    return revision.hexdigest()
+
+
+def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: Progress) -> None:
+    done = 0
+
+    def written(count: int) -> None:
+        nonlocal done
+        done += count
+        tell("converting", done, planned.bytes)
+
+    largest = max(shard.bytes for shard in planned.shards)
+    with place.begin(planned.bytes, largest) as folder:
+        for shard in planned.shards:
+            place.take(write_shard(shard, folder, written))
+        if len(planned.shards) > 1:
+            (folder / INDEX).write_bytes(index_of(planned.shards))
+        tower = next(
+            (f / "vision_tower" for f in planned.folders if (f / "vision_tower").is_dir()),
+            planned.folders[0] / "vision_tower",
+        )
+        save_processor(planned.tokens, planned.config, tower, folder)
+        _generation_config(planned).save_pretrained(folder)
+        planned.config.save_pretrained(folder)
+        (folder / RECORD).write_text(_record(planned, identity), encoding="utf-8")
+        place.publish(folder)
+
+
+def _generation_config(planned: _Plan) -> Any:
+    """Return the checkpoint's own, with the end of a turn among what ends an answer."""
+    from transformers import GenerationConfig
+
+    paths = [folder / "generation_config.json" for folder in planned.folders]
+    found = next((read_json(path) for path in paths if path.is_file()), {})
+    tokenizer = planned.tokens.tokenizer
+    ends = found.get("eos_token_id", planned.original.text.get("eos_token_id"))
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    end_of_turn = tokenizer.get_vocab()[END_OF_TURN]
+    ends = [*ends, end_of_turn] if end_of_turn not in ends else ends
+    sampling = {key: found[key] for key in ("do_sample", "temperature", "top_p", "top_k") if key in found}
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends if len(ends) > 1 else ends[0],
+        pad_token_id=tokenizer.pad_token_id,
+        **sampling,
+    )
+
+
+def _record(planned: _Plan, identity: dict[str, Any]) -> str:
+    """Return the record's text: no times and no paths, so that the same source gives the same bytes."""
+    found = planned.report("", identity["source_revision"], finished_before=False)
+    facts = asdict(found)
+    for key in ("destination", "finished_before", "peak_memory_bytes", "source_revision"):
+        del facts[key]
+    packages = ("transformers", "torch", "safetensors", "tokenizers")
+    record = {
+        "identity": identity,
+        "architecture": "LlavaNextForConditionalGeneration",
+        **facts,
+        "versions": {package: version(package) for package in packages},
+    }
+    return json.dumps(record, indent=1) + "\n"
