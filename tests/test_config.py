@@ -15,7 +15,7 @@ from share4video.stages.task import parse_stage_config
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-@pytest.mark.parametrize("name", ["paper", "laptop", "cluster"])
+@pytest.mark.parametrize("name", ["paper", "laptop", "cluster", "video_llava"])
 def test_the_presets_load_and_survive_a_dump(name: str) -> None:
     config = load_config(CONFIGS / f"{name}.yaml")
     assert parse_config(config.model_dump(mode="json"), where="dump") == config

@@ -187,7 +187,7 @@ def _refuse_unused(format_: str, options: Mapping[str, object]) -> None:
 
 def _print_export(index: dict[str, Any], folder: Path) -> None:
     for file in index["files"]:
-        if not file["name"].startswith(("images/", "videos/")):
+        if not file["name"].startswith(("images/", "frames/", "videos/")):
             typer.echo(str(folder / file["name"]))
     left_out = [f"{count} {reason.replace('_', ' ')}" for reason, count in index["rejects"].items()]
     typer.echo(", ".join([f"{index['rows_in']} in, {index['rows_out']} out", *left_out]))

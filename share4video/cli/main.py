@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from share4video.cli import dataset, dataset_versions, pipeline, videochat
+from share4video.cli import dataset, dataset_swap, dataset_versions, pipeline, videochat
 from share4video.cli.caption import caption
 from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
@@ -95,6 +95,7 @@ for verb in VERBS:
     app.command()(verb)
 for dataset_verb in (dataset_versions.takedown, dataset_versions.diff):
     dataset.app.command()(dataset_verb)
+dataset.app.command("swap-captions")(dataset_swap.swap)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(videochat.app, name="videochat")

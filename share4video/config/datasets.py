@@ -29,9 +29,13 @@ class MixtureConfig(LicenceConfig):
     """How captions become training samples for the chat model (paper section 4: 28K of 181K are captions).
 
     ``caption_share`` rules which samples go where there are more than ``max_samples``. ``shuffle_captions``
-    gives every clip another clip's captions: the control that shows what the captions are worth.
+    gives every clip another clip's captions: the control that shows what the captions are worth. ``visual``
+    says what stands for a clip: a ``grid`` of ``grid_frames`` frames in one picture, for models that see
+    pictures, or ``strip_frames`` ``frames``, for Video-LLaVA.
     """
 
+    visual: Literal["grid", "frames"] = "grid"
+    strip_frames: int = Field(8, ge=1, le=64)
     grid_frames: int = Field(16, ge=1, le=64)
     jpeg_quality: int = Field(95, ge=50, le=100)
     caption_share: float = Field(28 / 181, ge=0, le=1)

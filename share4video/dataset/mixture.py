@@ -100,9 +100,14 @@ def shuffle_captions(clips: Sequence[ClipCaptions], seed: int) -> list[ClipCapti
     return [replace(clips[other], clip_id=clip.clip_id) for clip, other in zip(clips, order, strict=True)]
 
 
-def caption_sample(clip: ClipCaptions) -> Sample:
-    """Return the sample that asks for a description and answers with the summary."""
-    return _sample(clip.clip_id, CAPTION_SOURCE, "", grid_question(DESCRIBE_REQUEST), clip.summary)
+def caption_sample(clip: ClipCaptions, request: str = "") -> Sample:
+    """Return the sample that asks for a description and answers with the summary.
+
+    Args:
+        request: how it is asked for; empty asks as about a frame grid.
+    """
+    asked = request or grid_question(DESCRIBE_REQUEST)
+    return _sample(clip.clip_id, CAPTION_SOURCE, "", asked, clip.summary)
 
 
 def question_samples(clip: ClipCaptions, writer: QuestionWriter) -> list[Sample]:

@@ -26,7 +26,7 @@ def open_mixture(store: Store, ref: StageRef) -> Manifest:
 
 
 def write_mixture(store: Store, manifest: Manifest, folder: ExportFolder) -> None:
-    """Write ``llava.json`` and ``images/``: captions and questions as they were mixed.
+    """Write ``llava.json`` and ``images/`` or ``frames/``: captions and questions as they were mixed.
 
     Raises:
         UserError: a picture is damaged or missing.
@@ -47,7 +47,7 @@ def write_mixture(store: Store, manifest: Manifest, folder: ExportFolder) -> Non
     with tempfile.TemporaryDirectory(prefix="share4video-export-") as held:
         copy = Path(held) / "picture"
         for file in manifest.files:
-            if file.name.startswith("images/"):
+            if file.name.startswith(("images/", "frames/")):
                 try:
                     store.download(f"{ref.prefix}/{file.name}", copy)
                 except KeyError:

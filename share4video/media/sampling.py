@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 _ROUNDING_S = 1e-10  # the length of a span, from its end less its start, may be out by less
 
 
@@ -39,3 +41,18 @@ def uniform_indices(n_frames: int, n: int) -> list[int]:
     segment = (n_frames - 1) / n
     start = int(segment / 2)
     return [start + round(segment * i) for i in range(n)]
+
+
+def spanning_indices(n_frames: int, n: int) -> list[int]:
+    """Return ``n`` frame indices from the first to the last of a clip of ``n_frames`` frames.
+
+    The rule of the released Video-LLaVA: even steps, fractions cut off. A clip of fewer than ``n`` frames
+    repeats some; a single frame asked for is the first.
+
+    Raises:
+        ValueError: either number is not positive.
+    """
+    if n_frames < 1 or n < 1:
+        raise ValueError(f"frame counts must be positive, got {n_frames} and {n}")
+    # NumPy's own steps, as there: whether 7 * (99 / 7) is 99 or just below it is decided the same way.
+    return [int(index) for index in np.linspace(0, n_frames - 1, n, dtype=int)]

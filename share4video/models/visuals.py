@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 
 from share4video.captioning.domain_guard import domain_of, refuse_foreign_clip, refuse_foreign_image
 from share4video.errors import UserError
-from share4video.media.decode import uniform_frames
+from share4video.media.decode import Frame, uniform_frames
 from share4video.media.limits import Limits, MediaError
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -22,15 +23,20 @@ class VisualReader:
 
     folder: Path
 
-    def video_frames(self, path: Path, count: int) -> list[Image.Image]:
+    def video_frames(
+        self, path: Path, count: int, *, choose: Callable[[Path, int], list[Frame]] = uniform_frames
+    ) -> list[Image.Image]:
         """Return ``count`` frames spread evenly over a video, upright RGB, as the reference chooses them.
+
+        Args:
+            choose: the architecture's own way, where it is not that of ShareGPT4Video-8B.
 
         Raises:
             UserError: the file is no video that can be decoded, or one the model does not know.
         """
         self._check_file(path)
         try:
-            frames = uniform_frames(path, count)
+            frames = choose(path, count)
         except MediaError as error:
             raise UserError(
                 f"the clip cannot be used: {error.sentence}", where=str(path), fix="give a video file"

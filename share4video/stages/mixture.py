@@ -18,6 +18,7 @@ from share4video.dataset.messages import encode_messages
 from share4video.dataset.mixture import ClipCaptions, QuestionWriter, Sample, TimedCaption
 from share4video.dataset.shards import ShardSet, read_table, table_from_rows
 from share4video.errors import UserError
+from share4video.media.frame_strip import frame_strip
 from share4video.media.grid_picture import grid_picture
 from share4video.media.limits import MediaError
 from share4video.media.sources import clip_file
@@ -30,6 +31,7 @@ from share4video.store import Store
 STAGE = "mixture"
 VERSION = "1"
 NOT_SELECTED = "not_selected"
+FOLDERS = {"grid": "images", "frames": "frames"}  # of the attached pictures
 
 Row = Mapping[str, Any]
 
@@ -71,7 +73,9 @@ def run_stage(
 ) -> StageResult:
     """Publish the ``sft`` table and, as attached files ``images/<sha256>.jpg``, one frame grid per clip.
 
-    ``sft.image`` is the attached file's name; ``llava/part-*.json`` hold the same samples in LLaVA's form.
+    With ``config.visual`` ``frames`` they are strips of frames, ``frames/<sha256>.jpg`` (see
+    `share4video.media.frame_strip`). ``sft.image`` is the attached file's name, or of a strip ``sft.video``;
+    ``llava/part-*.json`` hold the same samples in LLaVA's form.
     Rows are clips: a clip that cannot be decoded is a reject under the decoder's reason, one of which no
     sample was chosen under ``not_selected``, one whose licence is not asked for under ``licence``.
 
@@ -132,8 +136,9 @@ def _plan(
             )
         captions = mixture.shuffle_captions(captions, config.seed)
     candidates: list[Sample] = []
+    request = mixture.DESCRIBE_REQUEST if config.visual == "frames" else ""
     for clip in captions:
-        candidates.append(mixture.caption_sample(clip))
+        candidates.append(mixture.caption_sample(clip, request))
         if writer is not None:
             candidates += mixture.question_samples(clip, writer)
     chosen: defaultdict[str, list[Sample]] = defaultdict(list)
@@ -188,10 +193,11 @@ def _write_shard(
                 sentence = "no sample of this clip is among the max_samples that were chosen"
                 rejects.append(reject_row(job.clip, STAGE, NOT_SELECTED, sentence))
             else:
-                name = f"images/{hashlib.sha256(grid).hexdigest()}.jpg"
+                name = f"{FOLDERS[config.visual]}/{hashlib.sha256(grid).hexdigest()}.jpg"
                 output.attach(name, grid, shard)
-                rows += [_row(sample, name) for sample in job.samples]
-                conversations += [llava.Sample(s.sample_id, name, s.messages) for s in job.samples]
+                image, video = (name, None) if config.visual == "grid" else (None, name)
+                rows += [_row(sample, image, video) for sample in job.samples]
+                conversations += [llava.Sample(s.sample_id, image, s.messages, video) for s in job.samples]
             count(done)
     output.attach(f"llava/part-{shard:05d}.json", llava.encode(conversations), shard)
     sources = Counter(str(row["source"]).partition(":")[0] for row in rows)
@@ -208,7 +214,7 @@ def _write_shard(
 
 
 def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError | None:
-    """Return the clip's grid as JPEG, why there is none, or None where no sample asks for it.
+    """Return the clip's grid or strip as JPEG, why there is none, or None where no sample asks for it.
 
     Raises:
         UserError: the source does not hold the clip as it was probed.
@@ -219,17 +225,19 @@ def _grid(job: _Job, source: str, config: MixtureConfig) -> bytes | MediaError |
     try:
         with clip_file(source, clip) as path:
             span = (clip["start_s"], clip["end_s"])
+            if config.visual == "frames":
+                return frame_strip(path, *span, frames=config.strip_frames, quality=config.jpeg_quality)
             return grid_picture(path, *span, frames=config.grid_frames, quality=config.jpeg_quality)
     except MediaError as error:
         return error
 
 
-def _row(sample: Sample, image: str) -> Row:
+def _row(sample: Sample, image: str | None, video: str | None) -> Row:
     return {
         "sample_id": sample.sample_id,
         "clip_id": sample.clip_id,
         "image": image,
-        "video": None,
+        "video": video,
         "messages": encode_messages(sample.messages),
         "source": sample.source,
     }

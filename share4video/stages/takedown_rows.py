@@ -95,7 +95,7 @@ class Without:
             self._note(name, lost)
             table = table.filter(pc.invert(gone))
             if name == "sft":  # a picture may be shown in the samples of another clip, too
-                self.removed.images -= set(table["image"].to_pylist())
+                self.removed.images -= _pictures(table)
         return self._nulled(table)
 
     def _note(self, name: str, lost: pa.Table) -> None:
@@ -104,7 +104,7 @@ class Without:
         self.removed.names |= ids
         if name == "sft":
             self.removed.names |= set(lost["sample_id"].to_pylist())
-            self.removed.images |= {image for image in lost["image"].to_pylist() if image}
+            self.removed.images |= _pictures(lost)
 
     def _nulled(self, table: pa.Table) -> pa.Table:
         """Forget that a clip which was taken down was the nearest one of another."""
@@ -193,3 +193,8 @@ def _mentions(value: Any, names: Iterable[str]) -> bool:
     if isinstance(value, dict):
         return any(_mentions(item, names) for pair in value.items() for item in pair)
     return isinstance(value, list) and any(_mentions(item, names) for item in value)
+
+
+def _pictures(samples: pa.Table) -> set[str]:
+    """Return the names of the attached pictures of samples: grids under ``image``, strips under ``video``."""
+    return {name for column in ("image", "video") for name in samples[column].to_pylist() if name}

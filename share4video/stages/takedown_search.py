@@ -113,7 +113,7 @@ def _holds(store: Store, manifest: Manifest, stones: Tombstones, seen: set[str])
         if part.table not in ("scans", "rejects"):
             names = [name for name in names if name in _IDS]
         if part.table == "sft":
-            names += ["sample_id", "image"]
+            names += ["sample_id", "image", "video"]
         if names:
             without.table(part.table, table.select(names))
     seen |= without.removed.names

@@ -11,7 +11,7 @@ from huggingface_hub import save_torch_state_dict
 
 from share4video.config import TrainConfig
 from share4video.errors import UserError
-from share4video.models.llava_next.state_dict_adapter import disk_name
+from share4video.models.family import family_of_type
 
 SHARD_SIZE = "5GB"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,12 +29,18 @@ COMPANIONS = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
 )
 
 
-def export_checkpoint(peft_model: Any, base: Path, target: Path, config: TrainConfig) -> None:
+def export_checkpoint(
+    peft_model: Any, base: Path, target: Path, config: TrainConfig, *, chat_template: str | None = None
+) -> None:
     """Merge LoRA into the model and write it whole to the folder ``target``, in ``config.save_precision``.
+
+    Args:
+        chat_template: the one it was trained with, to be asked with; None for that of the base.
 
     Raises:
         UserError: a weight is not finite, or does not fit the precision.
@@ -42,11 +48,12 @@ def export_checkpoint(peft_model: Any, base: Path, target: Path, config: TrainCo
     dtype = DTYPES[config.save_precision]
     model = peft_model.merge_and_unload()
     tied = bool(model.config.tie_word_embeddings)
+    family = family_of_type(model.config.model_type)
     weights = {}
     for name, tensor in sorted(model.state_dict().items()):
         if tied and name == "lm_head.weight":
             continue
-        weights[disk_name(name)] = _cast(name, tensor, dtype, config.save_precision)
+        weights[family.disk_name(name)] = _cast(name, tensor, dtype, config.save_precision)
     target.mkdir(parents=True, exist_ok=True)
     save_torch_state_dict(weights, target, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
     model.config.use_cache = True  # the Trainer turns it off for itself
@@ -56,6 +63,9 @@ def export_checkpoint(peft_model: Any, base: Path, target: Path, config: TrainCo
     for name in COMPANIONS:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
+    if chat_template is not None:
+        (target / "chat_template.json").unlink(missing_ok=True)
+        (target / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
 
 
 def _cast(name: str, tensor: torch.Tensor, dtype: torch.dtype, precision: str) -> torch.Tensor:

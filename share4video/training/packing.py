@@ -13,11 +13,13 @@ Shapes: B sequences, S tokens, N pictures, T tiles of all pictures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from share4video.models.family import Family, Shown, family_of_type
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,7 @@ class Pack:
     """One sequence.
 
     Attributes:
-        image: the picture all its samples look at.
+        image: the picture, or the strip of a clip's frames, that all its samples look at.
         input_ids, position_ids: (S,).
         branches: (S,) ``PREFIX``, or 1, 2, ... for the samples' own parts.
         labels: (S,) the token itself where it is supervised, else ``IGNORED``.
@@ -50,6 +52,7 @@ class Pack:
     labels: torch.Tensor
     weights: torch.Tensor
     samples: int
+    frames: int = 0  # of the strip; 0 for a picture
 
     @property
     def length(self) -> int:
@@ -60,6 +63,7 @@ def pack(
     samples: Sequence[TokenSample],
     *,
     image_token_id: int,
+    video_token_id: int | None = None,
     per_pack: int,
     max_length: int,
     weighting: Literal["token", "sample"],
@@ -70,21 +74,25 @@ def pack(
         weighting: whether every supervised token counts 1, or every sample does.
     """
     groups: dict[object, list[TokenSample]] = {}
+    marks = (image_token_id, video_token_id)
     for number, sample in enumerate(samples):
-        start = _picture_end(sample, image_token_id)
+        start = _picture_end(sample, marks)
         alone = sample.image is None or per_pack == 1
         key = number if alone else (sample.image, sample.input_ids[:start].numpy().tobytes())
         groups.setdefault(key, []).append(sample)
     return [
         _join(chosen, weighting)
         for group in groups.values()
-        for chosen in _cut(group, _picture_end(group[0], image_token_id), per_pack, max_length)
+        for chosen in _cut(group, _picture_end(group[0], marks), per_pack, max_length)
     ]
 
 
-def _picture_end(sample: TokenSample, image_token_id: int) -> int:
-    marks = (sample.input_ids == image_token_id).nonzero()
-    return int(marks[-1]) + 1 if len(marks) else 0
+def _picture_end(sample: TokenSample, marks: tuple[int, int | None]) -> int:
+    mark = marks[1] if sample.frames else marks[0]
+    if mark is None:
+        return 0
+    places = sample.input_ids.eq(mark).nonzero()
+    return int(places[-1]) + 1 if len(places) else 0
 
 
 def _cut(
@@ -129,6 +137,7 @@ def _join(samples: Sequence[TokenSample], weighting: Literal["token", "sample"])
         labels=input_ids.where(torch.cat(supervised), IGNORED),
         weights=torch.cat(weights),
         samples=len(samples),
+        frames=first.frames,
     )
 
 
@@ -178,19 +187,21 @@ class Collator:
     """Makes a batch of packs.
 
     Args:
-        tiles: returns the tiles of a picture, (tiles, 3, side, side).
+        tiles: returns the tiles of a picture, or the frames of a strip, (tiles, 3, side, side).
+        family: the model's; by default LLaVA-NeXT.
         additive_mask: whether the attention wants numbers to add (eager) or booleans (sdpa).
     """
 
     pad_token_id: int
     tiles: Callable[[Path], torch.Tensor]
     additive_mask: bool = False
+    family: Family = field(default_factory=lambda: family_of_type("llava_next"))
 
     def __call__(self, packs: Sequence[Pack]) -> dict[str, torch.Tensor]:
         """Return the model's inputs with ``labels`` (B, S) and ``weights`` (B, S).
 
-        ``attention_mask`` is (B, S) where no sequence has branches, else (B, 1, S, S). ``pixel_values`` is
-        (T, 3, side, side), ``image_sizes`` (N, 2) as height and width; both are left out without a picture.
+        ``attention_mask`` is (B, S) where no sequence has branches, else (B, 1, S, S). What is shown goes by
+        the family's names, and is left out where nothing is.
         """
         import torch
 
@@ -212,10 +223,13 @@ class Collator:
             "labels": padded([p.labels for p in packs], IGNORED),
             "weights": padded([p.weights for p in packs], 0.0),
         }
-        shown = [p for p in packs if p.image is not None]
+        shown = [
+            Shown(self.tiles(p.image), p.image_size, p.frames)
+            for p in packs
+            if p.image is not None and p.image_size is not None
+        ]
         if shown:
-            batch["pixel_values"] = torch.cat([self.tiles(p.image) for p in shown if p.image is not None])
-            batch["image_sizes"] = torch.tensor([p.image_size for p in shown])
+            batch |= self.family.batch(shown)
         return batch
 
 

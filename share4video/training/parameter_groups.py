@@ -13,6 +13,8 @@ from typing import Any
 from share4video.config import TrainConfig
 
 LORA_MODULES = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+# LLaVA-NeXT has one tower, Video-LLaVA one for pictures and one for videos.
+_TOWERS = (".vision_tower.", ".image_tower.", ".video_tower.")
 _TOWER_LAYER = re.compile(r"\.encoder\.layers\.(\d+)\.")
 
 
@@ -69,7 +71,7 @@ def part_of(name: str) -> str | None:
         return "language"
     if ".multi_modal_projector." in name:
         return "projector"
-    if ".vision_tower." in name:
+    if any(tower in name for tower in _TOWERS):
         return "tower"
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -14,7 +14,8 @@ from PIL import Image
 from share4video.dataset.manifest import StageRef
 from share4video.dataset.messages import Message, MessageError, check_messages, decode_messages
 from share4video.dataset.shards import fetch_files, read_table
-from share4video.models.llava_next.processor import encode_image, encode_text
+from share4video.media.frame_strip import strip_frames
+from share4video.models.family import family_of_processor
 from share4video.store import Store
 
 if TYPE_CHECKING:
@@ -25,11 +26,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation of the mixture; ``image`` is a local file."""
+    """One conversation of the mixture.
+
+    Attributes:
+        image: a local file: a picture, or with ``video`` the frames of a clip as `media.frame_strip` keeps
+            them; None for text alone.
+    """
 
     sample_id: str
     image: Path | None
     messages: tuple[Message, ...]
+    video: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class TokenSample:
     image_size: tuple[int, int] | None  # height, width in pixels
     input_ids: torch.Tensor
     supervised: torch.Tensor
+    frames: int = 0  # of the strip; 0 for a picture
 
     @property
     def length(self) -> int:
@@ -66,13 +74,15 @@ def load_samples(store: Store, mixture: StageRef, folder: Path) -> list[Sample |
         UserError: the mixture is missing or damaged.
     """
     fetch_files(store, mixture, folder, "images/")
+    fetch_files(store, mixture, folder, "frames/")
     samples: list[Sample | RejectedSample] = []
     for row in read_table(store, mixture, "sft").to_pylist():
-        image = None if row["image"] is None else folder / row["image"]
+        name, video = row["image"] or row["video"], row["video"] is not None
+        image = None if name is None else folder / name
         try:
             messages = decode_messages(row["messages"])
             check_messages(messages, image=image is not None)
-            samples.append(Sample(row["sample_id"], image, messages))
+            samples.append(Sample(row["sample_id"], image, messages, video))
         except MessageError as error:
             samples.append(RejectedSample(row["sample_id"], "bad_messages", str(error)))
     return samples
@@ -103,14 +113,19 @@ def tokenize(
 def _tokenize_one(
     processor: Any, sample: Sample, max_length: int, sizes: dict[Path, tuple[int, int]]
 ) -> TokenSample | RejectedSample:
-    size = None
+    size, frames = None, 0
+    family = family_of_processor(processor)
     if sample.image is not None:
+        if sample.video and not family.takes_videos:
+            sentence = "the base model looks at pictures, and the sample is about a clip's frames"
+            return RejectedSample(sample.sample_id, "bad_image", sentence)
         try:
             size = sizes[sample.image] if sample.image in sizes else _size(sample.image)
+            frames = strip_frames(size) if sample.video else 0
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             return RejectedSample(sample.sample_id, "bad_image", f"the picture cannot be read: {error}")
         sizes[sample.image] = size
-    encoded = encode_text(processor, sample.messages, size)
+    encoded = family.encode_text(processor, sample.messages, size, frames)
     length = len(encoded.input_ids)
     if length > max_length:
         return RejectedSample(
@@ -128,7 +143,7 @@ def _tokenize_one(
             0,
             1,
         )
-    return TokenSample(sample.sample_id, sample.image, size, encoded.input_ids, encoded.supervised)
+    return TokenSample(sample.sample_id, sample.image, size, encoded.input_ids, encoded.supervised, frames)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -137,20 +152,25 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 class Pictures:
-    """Pictures as tiles, each processed once while the cache has room, again later where it has not."""
+    """Pictures as tiles, each processed once while the cache has room, again later where it has not.
 
-    def __init__(self, processor: Any, cache_bytes: int) -> None:
+    Args:
+        strips: those of the pictures that are the frames of a clip.
+    """
+
+    def __init__(self, processor: Any, cache_bytes: int, strips: Collection[Path] = ()) -> None:
         self._processor, self._room = processor, cache_bytes
+        self._family, self._strips = family_of_processor(processor), frozenset(strips)
         self._full = cache_bytes <= 0
         self._tiles: dict[Path, torch.Tensor] = {}
         self._lock = Lock()
 
     def __call__(self, path: Path) -> torch.Tensor:
-        """Return (tiles, 3, side, side) in float32."""
+        """Return (tiles, 3, side, side) in float32; of a strip the frames, of a whole picture one tile."""
         if path in self._tiles:
             return self._tiles[path]
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
-            tiles = encode_image(self._processor, image.convert("RGB"))
+            tiles = self._family.encode_image(self._processor, image.convert("RGB"), path in self._strips)
         size = tiles.numel() * tiles.element_size()
         with self._lock:
             if size <= self._room:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a LLaVA-NeXT checkpoint on samples, from a folder to a folder.
+"""Supervised fine-tuning of a LLaVA-NeXT or Video-LLaVA checkpoint on samples, from a folder to a folder.
 
 One path for the 8B on GPUs and the nano model on a laptop's CPU: the HF Trainer, LoRA on the language model,
 projector and tower trained at their own rates, float32 masters, states in the store. With a fixed seed on
@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch.utils.data import Dataset
-from transformers import (
-    LlavaNextForConditionalGeneration,
-    PrinterCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from share4video.config import TrainConfig
 from share4video.errors import UserError
-from share4video.models.llava_next.processor import load_processor
+from share4video.models.family import family_of
 from share4video.models.loading import load_whole
 from share4video.training.checkpoint import Interrupted, StopSignal, TrainingStates
 from share4video.training.export import DTYPES, export_checkpoint
@@ -94,7 +90,8 @@ def train(
     _check(config)
     _quieten()
     set_seed(config.seed)
-    processor = load_processor(base)
+    family = family_of(base)
+    processor = family.load_processor(base)
     model = load_base(base, config)
     context = int(model.config.text_config.max_position_embeddings)
     tokens, rejected = tokenize(processor, samples, min(config.max_length, context), progress)
@@ -105,21 +102,25 @@ def train(
             where=f"{len(samples)} samples",
             fix=f"rejected as {', '.join(reasons)}" if reasons else "make the mixture larger",
         )
+    _check_frames({sample.frames for sample in tokens if sample.frames})
     packs = pack(
         tokens,
         image_token_id=processor.image_token_id,
+        video_token_id=getattr(processor, "video_token_id", None),
         per_pack=config.pack_samples,
         max_length=config.max_length,
         weighting=config.loss_weighting,
     )
     steps = _steps(config, len(packs))
     order = schedule([p.length for p in packs], batch_size=config.batch_size, steps=steps, seed=config.seed)
-    pictures = Pictures(processor, int(config.image_cache_gib * 2**30))
+    strips = {p.image for p in packs if p.image is not None and p.frames}
+    pictures = Pictures(processor, int(config.image_cache_gib * 2**30), strips)
     pictures.load([p.image for p in (packs[i] for i in order) if p.image is not None], progress)
     collator = Collator(
         pad_token_id=processor.tokenizer.pad_token_id or 0,
         tiles=pictures,
         additive_mask=config.attention == "eager",
+        family=family,
     )
     arguments = _arguments(config, steps, work)
     model = attach_lora(model, config)
@@ -140,7 +141,9 @@ def train(
         if stop.received and trainer.state.global_step < steps:
             raise Interrupted(trainer.state.global_step)
     if trainer.is_world_process_zero():
-        export_checkpoint(trainer.accelerator.unwrap_model(trainer.model), base, target, config)
+        tuned = trainer.accelerator.unwrap_model(trainer.model)
+        template = family.other_template(processor, base)
+        export_checkpoint(tuned, base, target, config, chat_template=template)
     losses = trainer.step_losses
     edge = max(1, round(_EDGE_SHARE * len(losses)))
     return TrainReport(
@@ -158,16 +161,17 @@ def load_base(folder: Path, config: TrainConfig) -> Any:
     """Load the checkpoint in ``folder``, frozen weights in the training's precision.
 
     Raises:
-        UserError: it is no LLaVA-NeXT, or a weight is missing, left over or of another shape: transformers
-            would fill it in at random and go on.
+        UserError: it is no architecture that can be trained, or a weight is missing, left over or of another
+            shape: transformers would fill it in at random and go on.
     """
+    family = family_of(folder)
     return load_whole(
-        LlavaNextForConditionalGeneration,
+        getattr(transformers, family.architecture),
         folder,
         dtype=DTYPES[config.precision],
-        attn_implementation=config.attention,
         called="base model",
-        fix="give a LLaVA-NeXT checkpoint with safetensors weights",
+        fix=f"give a {family.title} checkpoint with safetensors weights",
+        attn_implementation=config.attention,
     )
 
 
@@ -177,6 +181,15 @@ def _check(config: TrainConfig) -> None:
             "flash_attention_2 cannot mask samples that share a picture",
             where="train.pack_samples",
             fix="set train.attention to sdpa, or train.pack_samples to 1",
+        )
+
+
+def _check_frames(numbers: set[int]) -> None:
+    if len(numbers) > 1:
+        raise UserError(
+            f"clips have {' and '.join(map(str, sorted(numbers)))} frames, and a batch takes one number",
+            where="mixture.strip_frames",
+            fix="make the mixture with one number",
         )
 
 

@@ -18,6 +18,7 @@ MAX_ELEMENT_BYTES = 4 << 20
 MAX_DEPTH = 64
 _BUFFER = 1 << 16
 _PER_VALUE = 16  # bytes a value counts for beside its text
+_FIRST, _NEXT, _LAST = b"[\n", b",\n", b"\n]\n"
 
 
 def list_elements(path: Path) -> Iterator[tuple[int, Any] | Reject]:
@@ -48,11 +49,29 @@ def any_elements(path: Path) -> Iterator[tuple[int, Any] | Reject]:
 
 def list_chunks(values: Iterable[Any]) -> Iterator[bytes]:
     """Yield the bytes of a JSON list, one value per line; equal values give equal bytes."""
-    before = b"[\n"
+    before = _FIRST
     for value in values:
-        yield before + json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        before = b",\n"
-    yield (before if before == b"[\n" else b"") + b"\n]\n"
+        yield before + _encoded(value)
+        before = _NEXT
+    yield (before if before == _FIRST else b"") + _LAST
+
+
+class ListWriter:
+    """Writes the bytes of `list_chunks` to a file, value by value as they are given; end with `close`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._before = file, _FIRST
+
+    def add(self, value: Any) -> None:
+        self._file.write(self._before + _encoded(value))
+        self._before = _NEXT
+
+    def close(self) -> None:
+        self._file.write((self._before if self._before == _FIRST else b"") + _LAST)
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from share4video.dataset.messages import IMAGE_MARK, Message
 from share4video.errors import UserError
+from share4video.models.encoded_text import EncodedText
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 _PIL_CLASS = "LlavaNextImageProcessorPil"
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """One conversation as token ids.
-
-    Attributes:
-        input_ids: (length,) with the image token repeated once per image feature.
-        supervised: (length,) true on the answers, their end-of-turn token included.
-    """
-
-    input_ids: torch.Tensor
-    supervised: torch.Tensor
 
 
 def pin_pil(folder: Path) -> None:
