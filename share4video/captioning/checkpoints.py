@@ -59,7 +59,7 @@ def check_checkpoint(folder: Path) -> None:
                 where=str(folder),
                 fix="check the path; a model on a hub is downloaded first, and its folder is named",
             )
-        _json_object(folder / "config.json")
+        json_object(folder / "config.json")
         weights = _weights_files(folder)
     if not weights:
         raise UserError(
@@ -76,7 +76,7 @@ def _weights_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if not index.is_file():
         return sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
-    names = _json_object(index).get("weight_map")
+    names = json_object(index).get("weight_map")
     if not isinstance(names, dict):
         raise UserError("the weight index has no weight_map", where=str(index), fix=_COPY_AGAIN)
     return sorted({folder / str(name) for name in names.values()})
@@ -114,7 +114,8 @@ def _model_files(folder: Path) -> Iterator[Path]:
     return iter(sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _MODEL_SUFFIXES))
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """Read a file of a model folder. Raises UserError where it is missing or holds no JSON object."""
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:

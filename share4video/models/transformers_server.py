@@ -5,12 +5,16 @@ Started by `share4video.captioning.model_server` under its supervisor:
 by folders below the working directory and loaded on request (``POST /load_model``); none is pinned, so that
 one process, and one import of torch, serves a run's captioner, summariser and chat model.
 
+A chat template that refuses a conversation is answered with 400 and the reason, not with 500: asking again
+would not help.
+
 stdout carries one JSON line: ``{"port": N}`` once requests are answered, or ``{"error": sentence}``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -19,8 +23,12 @@ import time
 from typing import Any
 
 import transformers
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from jinja2 import TemplateError
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
+from transformers.cli.serving import server as transformers_app
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -66,10 +74,38 @@ class CheckedModelManager(model_manager.ModelManager):
 
     _loading = threading.Lock()
 
+    def _load_processor(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
+        spell_no_numbers()
+        return super()._load_processor(model_id_and_revision, *args, **kwargs)
+
     def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
         with self._loading:
             check_tensor_names(model_id_and_revision.split("@", 1)[0])
             return super()._load_model(model_id_and_revision, *args, **kwargs)
+
+
+def spell_no_numbers() -> None:
+    """Let SmolVLM's processor load where the package it spells a video's number of frames with is missing.
+
+    It wants the package for whatever it is given; pictures, which are all that is sent here, need none.
+    """
+    from transformers.models.smolvlm import processing_smolvlm
+
+    def refuse(number: int) -> str:
+        raise ValueError("videos need the package num2words; send their frames as pictures")
+
+    processing_smolvlm.num2words = processing_smolvlm.num2words or refuse
+
+
+def refuse_plainly(app: FastAPI) -> FastAPI:
+    """Let ``app`` answer 400 with the reason where a chat template refuses a conversation."""
+
+    @app.exception_handler(TemplateError)
+    async def refused(_request: Request, error: TemplateError) -> JSONResponse:
+        said = f"the model's chat template refuses the conversation: {error}"
+        return JSONResponse({"error": {"message": said, "type": "invalid_request_error"}}, 400)
+
+    return app
 
 
 def serve(*, port: int, device: str, dtype: str) -> None:
@@ -77,6 +113,8 @@ def serve(*, port: int, device: str, dtype: str) -> None:
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between the lines of the report
     model_manager.ModelManager = CheckedModelManager  # type: ignore[misc] # Serve looks it up when constructed
+    build = transformers_app.build_server
+    transformers_app.build_server = functools.wraps(build)(lambda *a, **k: refuse_plainly(build(*a, **k)))
     # In the background thread no signal handlers are installed: SIGTERM ends the process at once, also while
     # a request hangs; and port 0 can be asked back, which leaves no gap between choosing and taking a port.
     serving = Serve(
