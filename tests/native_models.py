@@ -277,6 +277,7 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
+        "initializer_range": 0.3,  # what is shown is to change what is said
     }
 
 
@@ -285,6 +286,10 @@ def _save(architecture: Any, config: Any, processor: Any, folder: Path) -> Path:
 
     torch.manual_seed(1)
     model = architecture(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "visual.merger" in name and weight.ndim == 2:
+                weight *= 2  # or what is shown would be lost among the words
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.save_pretrained(folder)

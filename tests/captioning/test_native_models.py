@@ -11,8 +11,9 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -26,12 +27,17 @@ from share4video.captioning.engine import (
     shared_server,
 )
 from share4video.captioning.model_server import SERVER_VARIABLE
-from share4video.captioning.roles import Message, RoleInput, messages
-from share4video.config import EngineSpec
+from share4video.captioning.roles import Fast, First, KeyFrame, Message, RoleInput, messages
+from share4video.config import CaptionConfig, EngineSpec
+from share4video.errors import UserError
+from share4video.stages.caption import run_stage
+from share4video.store import LocalStore
 from share4video.wording import TileBudgets
 from share4video.work import WORK_VARIABLE
 from tests.captioning.test_roles import ADDED, INPUTS
+from tests.engines import picture
 from tests.native_models import NATIVE, llava_next
+from tests.stages.caption_material import frame_rows, inputs_of, rows_of
 
 TOKENS = 5
 EVERY_ROLE: dict[str, RoleInput] = {**INPUTS, **ADDED}
@@ -72,7 +78,7 @@ def parts_of(folder: Path) -> tuple[Any, Any]:
     return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
 
 
-def alone(folder: Path, conversation: Sequence[Message]) -> tuple[int, str]:
+def alone(folder: Path, conversation: Sequence[Message], max_tokens: int = TOKENS) -> tuple[int, str]:
     """Return the prompt's tokens and the answer as transformers has them, without a server."""
     import torch
 
@@ -86,7 +92,7 @@ def alone(folder: Path, conversation: Sequence[Message]) -> tuple[int, str]:
     )
     count = inputs["input_ids"].shape[1]
     with torch.no_grad():
-        made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)[0, count:]
+        made = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)[0, count:]
     return count, processor.decode(made, skip_special_tokens=True)
 
 
@@ -138,3 +144,77 @@ def test_every_role_reaches_the_model_as_transformers_would_have_it(
         assert answer.prompt_tokens == count, role
         assert answer.completion_tokens == TOKENS
         assert answer.text.strip() == text.strip(), role
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_frames_reach_the_model_in_their_order(models: dict[str, Path], name: str) -> None:
+    """Answers say so: each is the one for its order, and orders differ in theirs."""
+    spec = EngineSpec(model_path=str(models[name]), dialect="teacher", retries=0)
+    asked = {}
+    for order in permutations(("red", "lime", "blue", "white")):
+        shots = tuple(KeyFrame(n, 2.0 * n, picture(colour)) for n, colour in enumerate(order))
+        asked[" ".join(order)] = messages(spec.wording, Fast(shots))
+    some = dict(list(asked.items())[::4])
+    with connect(spec) as endpoint:
+        answers = answer_all(endpoint, {n: (lambda turns=t: ChatRequest(turns, 16)) for n, t in some.items()})
+    said = {order: answer.text for order, answer in answers.items() if isinstance(answer, Completion)}
+    assert said == {order: alone(models[name], turns, 16)[1] for order, turns in some.items()}
+    assert len(set(said.values())) > 1
+
+
+CONFIG = CaptionConfig(
+    max_tokens_difference=8,
+    max_tokens_summary=8,
+    max_tokens_structured=8,
+    max_fallback_share=1.0,
+    shards=1,
+    fast=True,
+)
+LENGTHS = [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "share"),
+    [("qwen3-vl", "teacher", 1.0), ("llava-next", "teacher", 1.0), ("smolvlm", "sharecaptioner", 0.2)],
+)
+def test_a_run_answers_for_every_clip(
+    models: dict[str, Path],
+    name: str,
+    dialect: Literal["sharecaptioner", "teacher"],
+    share: float,
+    store: LocalStore,
+) -> None:
+    """Noise passes no check: captions are flagged, and with too many flagged frames a clip is rejected."""
+    spec = EngineSpec(model_path=str(models[name]), dialect=dialect, retries=0)
+    derived = {"short_prompts": True, "structured": True} if dialect == "teacher" else {}
+    config = CONFIG.model_copy(update={"max_fallback_share": share, **derived})
+    result = run_stage(inputs_of(store, spec, lengths=LENGTHS, parts=1), config, store)
+    rejects = rows_of(store, result, "rejects")
+    assert result.rows_in == 3 == result.rows_out + len(rejects)
+    assert all(row["reason"] == "caption_failed" and row["sentence"] for row in rejects)
+    differentials = rows_of(store, result, "differentials")
+    captioned = {row["clip_id"] for row in differentials}
+    assert len(captioned) == result.rows_out
+    for row in differentials:
+        if row["index"] == 0 and row["caption"]:
+            jpeg = frame_rows(int(row["clip_id"][-2:]), 1)[0]["jpeg"]
+            sent = messages(spec.wording, First(KeyFrame(1, 0.0, jpeg)))
+            assert row["prompt_tokens"] == alone(models[name], sent, 1)[0]
+    roles = {row["role"] for row in rows_of(store, result, "captions")}
+    expected = {"summary", "fast", *(("prompt", "structured") if derived else ())}
+    assert roles == (expected if captioned else set())
+    assert bool(captioned) == (share == 1.0) or name == "qwen3-vl"
+
+
+def test_a_template_that_takes_no_system_message_is_noticed_and_what_helps_is_said(
+    models: dict[str, Path], store: LocalStore
+) -> None:
+    spec = EngineSpec(model_path=str(models[UNTOLD]), dialect="teacher", retries=0)
+    with pytest.raises(UserError, match="must alternate") as caught:
+        run_stage(inputs_of(store, spec, lengths=[4, 4], parts=1), CONFIG, store)
+    assert "refuses every request" in caught.value.what
+    assert "system_message: false" in caught.value.fix
+    told = spec.model_copy(update={"system_message": False})
+    result = run_stage(inputs_of(store, told, lengths=[2], parts=1), CONFIG, store)
+    rows = rows_of(store, result, "differentials")
+    assert {row["prompt_version"] for row in rows} <= {"teacher-1+nosystem"}
