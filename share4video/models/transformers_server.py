@@ -94,7 +94,7 @@ def spell_no_numbers() -> None:
     def refuse(number: int) -> str:
         raise ValueError("videos need the package num2words; send their frames as pictures")
 
-    processing_smolvlm.num2words = processing_smolvlm.num2words or refuse
+    processing_smolvlm.num2words = processing_smolvlm.num2words or refuse  # type: ignore[attr-defined]
 
 
 def refuse_plainly(app: FastAPI) -> FastAPI:
