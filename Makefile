@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test lint format lock lock-legacy clean
 
 find_python = for name in python3.11 python3 python; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then echo $$name; break; fi; done
@@ -67,6 +67,13 @@ lock: $(BIN)/uv
 	$(COMPILE) $(ARGS) --all-extras pyproject.toml -o requirements/dev.txt
 	$(COMPILE) $(ARGS) requirements/build.in -o requirements/build.txt
 	$(COMPILE) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
+
+# The released captioner's own libraries, as they were then; nothing else is ever installed beside them.
+LEGACY := serving/legacy_captioner/requirements
+lock-legacy: $(BIN)/uv
+	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --python-version 3.10 \
+		--python-platform x86_64-manylinux_2_28 --exclude-newer 2024-07-01 \
+		--custom-compile-command "make lock-legacy" $(ARGS) $(LEGACY).in -o $(LEGACY).txt
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -77,7 +77,7 @@ def checkpoint_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is an original LLaVA checkpoint's, which transformers does not load.
     """
-    config = _json_object(folder / "config.json")
+    config = json_object(folder / "config.json")
     if "mm_vision_tower" in config:
         raise UserError(
             f"this is an original checkpoint of type {config.get('model_type')}, not one that can be loaded",
@@ -92,7 +92,7 @@ def _weights_files(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if not index.is_file():
         return sorted(file for file in folder.iterdir() if file.suffix == ".safetensors")
-    names = _json_object(index).get("weight_map")
+    names = json_object(index).get("weight_map")
     if not isinstance(names, dict):
         raise UserError("the weight index has no weight_map", where=str(index), fix=_COPY_AGAIN)
     return sorted({folder / str(name) for name in names.values()})
@@ -130,7 +130,8 @@ def _model_files(folder: Path) -> Iterator[Path]:
     return iter(sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _MODEL_SUFFIXES))
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """Read a file of a model folder. Raises UserError where it is missing or holds no JSON object."""
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:

@@ -31,6 +31,7 @@ from share4video.captioning.model_server import (
     running_server,
     serve_models,
 )
+from share4video.captioning.tiles import check_grids
 from share4video.config import EngineSpec
 from share4video.errors import UserError
 
@@ -62,10 +63,13 @@ def resolve(spec: EngineSpec) -> EngineSpec:
     The revision of an endpoint elsewhere cannot be looked up; where none is given it is ``unversioned``.
 
     Raises:
-        UserError: the checkpoint is missing or damaged, or an endpoint's model is not named.
+        UserError: the checkpoint is missing or damaged or takes no such tiles as the spec has, or an
+            endpoint's model is not named.
     """
     if spec.model_path is not None:
         folder = checkpoint_folder(spec.model_path)
+        if spec.tiles is not None:
+            check_grids(folder, spec.tiles)
         revision = spec.revision or checkpoint_revision(folder)
         return spec.model_copy(update={"model": spec.model or folder.name, "revision": revision})
     model = spec.model or spec.inference_service or ""
@@ -230,13 +234,16 @@ def engine_silent(endpoint: Endpoint, error: CallError) -> UserError:
 
 def engine_refuses(endpoint: Endpoint, error: CallError) -> UserError:
     """Return what to tell a person whose engine refuses every request; ``error`` is the first refusal."""
-    fix = "check that the model takes pictures and texts of this size, then run again"
+    fix = (
+        "check that the model takes pictures and texts of this size, and system messages (with the engine's "
+        "system_message: false none are sent), then run again"
+    )
     return _engine_error(endpoint, "the engine refuses every request", error, fix)
 
 
 def _engine_error(endpoint: Endpoint, what: str, error: CallError, fix: str) -> UserError:
     if endpoint.log:
-        fix = f"read the server's log {endpoint.log}"
+        fix = f"{fix}; the server's log is {endpoint.log}"
     return UserError(f"{what}: {str(error).rstrip('.')}", where=endpoint.spec.model, fix=fix)
 
 

@@ -245,7 +245,8 @@ def _plain(request: ChatRequest) -> ChatRequest:
     content = [text_part("Describe this picture." if has_image(request) else "Say something.")]
     if has_image(request):
         content.insert(0, image_part(_plain_picture()))
-    return replace(request, messages=[{"role": "user", "content": content}])
+    begun = [{"role": "system", "content": "Be brief."}] if request.messages[0]["role"] == "system" else []
+    return replace(request, messages=[*begun, {"role": "user", "content": content}])
 
 
 @cache

@@ -27,6 +27,7 @@ from share4video.captioning.role_inputs import (
     Window,
 )
 from share4video.prompt_set import PromptSet, RoleName, RolePrompt, fill, own_words
+from share4video.wording import TileBudgets
 
 _LEAK_WORDS = 6  # a phrase this long that a caption shares with a prompt is no accident
 
@@ -45,7 +46,7 @@ ROLES: dict[type[RoleInput], RoleName] = {
 }
 
 
-def messages(prompts: PromptSet, given: RoleInput) -> list[Message] | None:
+def messages(prompts: PromptSet, given: RoleInput, tiles: TileBudgets | None = None) -> list[Message] | None:
     """Return the chat messages of a role: system, the examples as earlier turns, the input, its text.
 
     None where the role has no prompt of its own.
@@ -63,12 +64,14 @@ def messages(prompts: PromptSet, given: RoleInput) -> list[Message] | None:
         turns.append({"role": "user", "content": [*shown, *said]})
         turns.append({"role": "assistant", "content": example.assistant})
     text = text_part(fill(own.user, _values(given, own)))
-    return [*turns, {"role": "user", "content": [*_pictures(prompts, own, given), text]}]
+    return [*turns, {"role": "user", "content": [*_pictures(prompts, own, given, tiles), text]}]
 
 
-def _pictures(prompts: PromptSet, own: RolePrompt, given: RoleInput) -> list[Message]:
+def _pictures(
+    prompts: PromptSet, own: RolePrompt, given: RoleInput, tiles: TileBudgets | None
+) -> list[Message]:
     if prompts.base == "sharecaptioner":
-        return sharecaptioner.picture(given)
+        return sharecaptioner.picture(given, tiles)
     return teacher.labelled(_frames(given), own.each or teacher.FRAME_LABEL)
 
 

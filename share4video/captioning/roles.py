@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from share4video.captioning import own_prompts, sharecaptioner, teacher
+from share4video.captioning.client import text_part
 from share4video.captioning.role_inputs import (
     Brief,
     Difference,
@@ -29,6 +30,7 @@ from share4video.captioning.role_inputs import (
 )
 from share4video.config import EngineSpec
 from share4video.prompt_set import PromptSet, RoleName
+from share4video.wording import Adapted, TileBudgets, Wording
 
 __all__ = [
     "Brief",
@@ -56,7 +58,6 @@ __all__ = [
 ]
 
 Dialect = Literal["sharecaptioner", "teacher"]
-Wording = Dialect | PromptSet  # `EngineSpec.wording`
 
 
 class _PromptSet(Protocol):
@@ -64,7 +65,6 @@ class _PromptSet(Protocol):
     def VERSION(self) -> str: ...
     @property
     def LEAKS(self) -> tuple[str, ...]: ...
-    def messages(self, given: RoleInput) -> list[Message]: ...
 
 
 _PROMPT_SETS: dict[Dialect, _PromptSet] = {"sharecaptioner": sharecaptioner, "teacher": teacher}
@@ -74,18 +74,38 @@ def messages(wording: Wording, given: RoleInput) -> list[Message]:
     """Return the chat messages that put ``given`` to an engine.
 
     ``sharecaptioner`` composes the frames into one image in the released layouts, ``teacher`` sends them as
-    separate images; own prompts do as the dialect they are based on.
+    separate images; own prompts do as the dialect they are based on. `Adapted` ones are in a model's form.
 
     Raises:
         UserError: the prompts have no such role.
     """
-    if isinstance(wording, PromptSet):
-        return own_prompts.messages(wording, given) or messages(wording.base, given)
-    return _PROMPT_SETS[wording].messages(given)
+    if isinstance(wording, Adapted):
+        found = _messages(wording.words, given, wording.tiles)
+        return found if wording.system_message else _without_system(found)
+    return _messages(wording, given, None)
+
+
+def _messages(words: Dialect | PromptSet, given: RoleInput, tiles: TileBudgets | None) -> list[Message]:
+    if isinstance(words, PromptSet):
+        return own_prompts.messages(words, given, tiles) or _messages(words.base, given, tiles)
+    if words == "sharecaptioner":
+        return sharecaptioner.messages(given, tiles)
+    return teacher.messages(given)
+
+
+def _without_system(found: list[Message]) -> list[Message]:
+    """Return messages with the system's text at the head of the first user message."""
+    first, *others = found
+    if first["role"] != "system":
+        return found
+    asked, *rest = others
+    return [{**asked, "content": [text_part(first["content"] + "\n\n"), *asked["content"]]}, *rest]
 
 
 def prompt_version(wording: Wording) -> str:
     """Return the name of the prompts as they are now; captions are published under it."""
+    if isinstance(wording, Adapted):
+        return prompt_version(wording.words) + wording.version
     if isinstance(wording, PromptSet):
         return own_prompts.version(wording)
     return _PROMPT_SETS[wording].VERSION
@@ -93,11 +113,15 @@ def prompt_version(wording: Wording) -> str:
 
 def prompt_name(wording: Wording) -> str:
     """Return what tables call the prompts whatever their version: a dialect, or the name of own ones."""
+    if isinstance(wording, Adapted):
+        return prompt_name(wording.words)
     return wording.name if isinstance(wording, PromptSet) else wording
 
 
 def leaks(wording: Wording) -> tuple[str, ...]:
     """Return phrases that belong to the prompts and never to a caption."""
+    if isinstance(wording, Adapted):
+        return leaks(wording.words)
     if isinstance(wording, PromptSet):
         return own_prompts.leaks(wording)
     return _PROMPT_SETS[wording].LEAKS

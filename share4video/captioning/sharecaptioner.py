@@ -31,8 +31,9 @@ from share4video.captioning.role_inputs import (
     Window,
 )
 from share4video.errors import UserError
-from share4video.media.compose import frame_grid, stacked_pair, tall_strip
+from share4video.media.compose import frame_grid, hd_transform, stacked_pair, tall_strip
 from share4video.prompt_set import RoleName
+from share4video.wording import TileBudgets
 
 VERSION = "sharecaptioner-1"
 JPEG_QUALITY = 95
@@ -109,30 +110,42 @@ def recaption_text(text: str) -> str:
     return f"Translate this brief generation prompt into a detailed caption: {text}"
 
 
-def messages(given: RoleInput) -> list[Message]:
+def messages(given: RoleInput, tiles: TileBudgets | None = None) -> list[Message]:
     """Return the chat messages of a role: one user message, the image before the text.
 
     Raises:
         UserError: the release has no such role; what it was never asked it would not answer.
     """
-    return [{"role": "user", "content": [*picture(given), text_part(_text(given))]}]
+    return [{"role": "user", "content": [*picture(given, tiles), text_part(_text(given))]}]
 
 
-def picture(given: RoleInput) -> list[Message]:
-    """Return the one image a role is shown, its frames in the released layout; no part for a text role."""
+def picture(given: RoleInput, tiles: TileBudgets | None = None) -> list[Message]:
+    """Return the one image a role is shown, its frames in the released layout; no part for a text role.
+
+    With ``tiles`` it is scaled and padded to whole tiles within the role's budget, as the release does before
+    its model sees it; without, the server makes of it what it will.
+    """
+    composed = _composed(given)
+    if composed is None:
+        return []
+    if tiles is not None:
+        alone = isinstance(given, First | Difference)
+        composed = hd_transform(composed, tiles.sliding if alone else tiles.fast, tiles.side)
+    return [_image(composed)]
+
+
+def _composed(given: RoleInput) -> Image.Image | None:
     match given:
         case Brief(frames):
-            return [_image(frame_grid([_open(frame) for frame in frames]))]
-        case Fast(frames):
-            return [_image(tall_strip([_open(frame) for frame in frames]))]
+            return frame_grid([_open(frame) for frame in frames])
+        case Fast(frames) | Window(frames):
+            return tall_strip([_open(frame) for frame in frames])
         case First(frame):
-            return [_image(_open(frame))]
+            return _open(frame)
         case Difference(previous, current):
-            return [_image(stacked_pair(_open(previous), _open(current)))]
-        case Window(frames):
-            return [_image(tall_strip([_open(frame) for frame in frames]))]
+            return stacked_pair(_open(previous), _open(current))
         case _:
-            return []
+            return None
 
 
 def _text(given: RoleInput) -> str:

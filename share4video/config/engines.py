@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from share4video.config.base import Config
 from share4video.prompt_set import Base, PromptSet
+from share4video.wording import Adapted, TileBudgets, Wording
 
 
 class EngineSpec(Config):
@@ -17,6 +18,8 @@ class EngineSpec(Config):
     ``model_path`` or ``builtin:<name>`` (weights shipped with the package) is resolved when it is served, and
     an empty revision of a local checkpoint becomes the hash of its files. ``prompts`` are a person's own,
     over the ``dialect``. ``json_schema``: the engine takes a schema for its answer (``response_format``).
+    ``tiles``: a picture is sent as whole tiles, as many as its role's budget allows, which is for the dialect
+    that shows one picture. ``system_message``: its chat template takes one.
     ``request_timeout_s`` bounds an attempt at a call, ``call_timeout_s`` all of them. Prices are per million
     tokens, in any one currency.
     """
@@ -28,6 +31,8 @@ class EngineSpec(Config):
     revision: str = ""
     dialect: Base = "sharecaptioner"
     prompts: PromptSet | None = None
+    tiles: TileBudgets | None = None
+    system_message: bool = True
     json_schema: bool = False
     max_in_flight: int = Field(4, ge=1, le=4096)
     request_timeout_s: float = Field(120.0, gt=0)
@@ -43,12 +48,17 @@ class EngineSpec(Config):
             raise ValueError("give exactly one of url, model_path and inference_service")
         if self.prompts is not None and self.prompts.base != self.dialect:
             raise ValueError(f"its prompts are over the dialect {self.prompts.base}, not {self.dialect}")
+        if self.tiles is not None and self.dialect != "sharecaptioner":
+            raise ValueError(f"tiles are for the dialect that shows one picture, not for {self.dialect}")
         return self
 
     @property
-    def wording(self) -> Base | PromptSet:
-        """How it is asked: in its own prompts where there are some, else in its dialect."""
-        return self.prompts or self.dialect
+    def wording(self) -> Wording:
+        """How it is asked: in its own prompts where there are some, else in its dialect; in its form."""
+        words = self.prompts or self.dialect
+        if self.tiles is None and self.system_message:
+            return words
+        return Adapted(words=words, tiles=self.tiles, system_message=self.system_message)
 
 
 class EnginesConfig(Config):

@@ -112,41 +112,63 @@ def stacked_pair(first: Image.Image, second: Image.Image) -> Image.Image:
     return pair
 
 
-def hd_content_size(width: int, height: int, hd_num: int) -> tuple[int, int]:
+def hd_content_size(width: int, height: int, hd_num: int, tile: int = HD_TILE) -> tuple[int, int]:
     """Return the size in pixels an image is scaled to before it is padded to whole tiles (``hd_size``).
 
-    In landscape the width is the largest number of 336-pixel tiles for which ``columns * rows <= hd_num``;
-    portrait images are treated lying on their side.
+    In landscape the width is the largest number of tiles for which ``columns * rows <= hd_num``; portrait
+    images are treated lying on their side.
+
+    Args:
+        tile: side of a tile in pixels.
 
     Raises:
-        ValueError: a size or ``hd_num`` is not positive.
+        ValueError: a size, ``hd_num`` or ``tile`` is not positive.
     """
-    if min(width, height, hd_num) < 1:
-        raise ValueError(f"sizes and hd_num must be positive, got {width} x {height}, {hd_num}")
+    if min(width, height, hd_num, tile) < 1:
+        raise ValueError(f"sizes and hd_num must be positive, got {width} x {height}, {hd_num}, {tile}")
     if width < height:
-        tall, wide = hd_content_size(height, width, hd_num)
+        tall, wide = hd_content_size(height, width, hd_num, tile)
         return wide, tall
     ratio = width / height
     columns = 1
     while (columns + 1) * math.ceil((columns + 1) / ratio) <= hd_num:
         columns += 1
-    return columns * HD_TILE, max(1, int(columns * HD_TILE / ratio))
+    return columns * tile, max(1, int(columns * tile / ratio))
 
 
-def hd_size(width: int, height: int, hd_num: int) -> tuple[int, int]:
-    """Return the size in pixels of the HD transform's output: whole tiles of 336, at most ``hd_num`` of them.
+def hd_size(width: int, height: int, hd_num: int, tile: int = HD_TILE) -> tuple[int, int]:
+    """Return the size in pixels of the HD transform's output: whole tiles, at most ``hd_num`` of them.
 
     ShareCaptioner-Video was trained with ``hd_num`` 25 (fast: 55); its demo uses 9 (sliding) and 16 (fast).
     """
-    wide, tall = hd_content_size(width, height, hd_num)
-    return math.ceil(wide / HD_TILE) * HD_TILE, math.ceil(tall / HD_TILE) * HD_TILE
+    wide, tall = hd_content_size(width, height, hd_num, tile)
+    return math.ceil(wide / tile) * tile, math.ceil(tall / tile) * tile
 
 
-def hd_transform(image: Image.Image, hd_num: int) -> Image.Image:
+def hd_transform(image: Image.Image, hd_num: int, tile: int = HD_TILE) -> Image.Image:
     """Scale ``image`` to at most ``hd_num`` tiles (bilinear) and centre it on white whole tiles."""
-    content = hd_content_size(*image.size, hd_num)
-    size = hd_size(*image.size, hd_num)
+    content = hd_content_size(*image.size, hd_num, tile)
+    size = hd_size(*image.size, hd_num, tile)
     padded = Image.new("RGB", size, _WHITE)
     corner = ((size[0] - content[0]) // 2, (size[1] - content[1]) // 2)
     padded.paste(image.resize(content, Image.Resampling.BILINEAR), corner)
     return padded
+
+
+def hd_grids(hd_num: int) -> list[tuple[int, int]]:
+    """Return every grid of tiles the HD transform may fill, as (columns, rows), in order.
+
+    A landscape grid is one of them where neither another column nor, with it, another row would fit.
+
+    Raises:
+        ValueError: ``hd_num`` is not positive.
+    """
+    if hd_num < 1:
+        raise ValueError(f"hd_num must be positive, got {hd_num}")
+    lying = {
+        (columns, rows)
+        for columns in range(1, hd_num + 1)
+        for rows in range(1, min(columns, hd_num // columns) + 1)
+        if (columns + 1) * (rows + 1) > hd_num
+    }
+    return sorted(lying | {(columns, rows) for rows, columns in lying})

@@ -5,12 +5,16 @@ Started by `share4video.captioning.model_server` under its supervisor:
 by folders below the working directory and loaded on request (``POST /load_model``); none is pinned, so that
 one process, and one import of torch, serves a run's captioner, summariser and chat model.
 
+A chat template that refuses a conversation is answered with 400 and the reason, not with 500: asking again
+would not help.
+
 stdout carries one JSON line: ``{"port": N}`` once requests are answered, or ``{"error": sentence}``.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -20,8 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from jinja2 import TemplateError
 from transformers.cli.serve import Serve
 from transformers.cli.serving import model_manager
+from transformers.cli.serving import server as transformers_app
 
 from share4video.models.llava_next.processor import keep_backend
 
@@ -69,6 +77,10 @@ class CheckedModelManager(model_manager.ModelManager):
 
     _loading = threading.Lock()
 
+    def _load_processor(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
+        spell_no_numbers()
+        return super()._load_processor(model_id_and_revision, *args, **kwargs)
+
     def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
         with self._loading:
             check_tensor_names(model_id_and_revision.split("@", 1)[0])
@@ -80,11 +92,37 @@ class CheckedModelManager(model_manager.ModelManager):
         return keep_backend(processor, Path(model_id_and_revision.split("@", 1)[0]))
 
 
+def spell_no_numbers() -> None:
+    """Let SmolVLM's processor load where the package it spells a video's number of frames with is missing.
+
+    It wants the package for whatever it is given; pictures, which are all that is sent here, need none.
+    """
+    from transformers.models.smolvlm import processing_smolvlm
+
+    def refuse(number: int) -> str:
+        raise ValueError("videos need the package num2words; send their frames as pictures")
+
+    processing_smolvlm.num2words = processing_smolvlm.num2words or refuse  # type: ignore[attr-defined]
+
+
+def refuse_plainly(app: FastAPI) -> FastAPI:
+    """Let ``app`` answer 400 with the reason where a chat template refuses a conversation."""
+
+    @app.exception_handler(TemplateError)
+    async def refused(_request: Request, error: TemplateError) -> JSONResponse:
+        said = f"the model's chat template refuses the conversation: {error}"
+        return JSONResponse({"error": {"message": said, "type": "invalid_request_error"}}, 400)
+
+    return app
+
+
 def serve(*, port: int, device: str, dtype: str) -> None:
     """Serve until stdin closes, which is how the supervisor's death is noticed."""
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between the lines of the report
     model_manager.ModelManager = CheckedModelManager  # type: ignore[misc] # Serve looks it up when constructed
+    build = transformers_app.build_server
+    transformers_app.build_server = functools.wraps(build)(lambda *a, **k: refuse_plainly(build(*a, **k)))
     # In the background thread no signal handlers are installed: SIGTERM ends the process at once, also while
     # a request hangs; and port 0 can be asked back, which leaves no gap between choosing and taking a port.
     serving = Serve(
