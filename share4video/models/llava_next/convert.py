@@ -351,15 +351,14 @@ def _revision(folders: list[Path], tell: Progress) -> str:
 
 
 def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: Progress) -> None:
-    done = 0
+    done, total = 0, planned.bytes
 
     def written(count: int) -> None:
         nonlocal done
         done += count
-        tell("converting", done, planned.bytes)
+        tell("converting", done, total)
 
-    largest = max(shard.bytes for shard in planned.shards)
-    with place.begin(planned.bytes, largest) as folder:
+    with place.begin(total, max(shard.bytes for shard in planned.shards)) as folder:
         for shard in planned.shards:
             place.take(write_shard(shard, folder, written))
         if len(planned.shards) > 1:
