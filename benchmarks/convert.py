@@ -40,7 +40,7 @@ def measured(way: str, source: Path, target: Path) -> dict[str, Any]:
 
 
 def same_values(one: Path, other: Path) -> bool:
-    """Whether all tensors of ``other`` are in ``one``, rows that were added aside; a tensor is held at a time."""
+    """Whether all tensors of ``other`` are in ``one``, rows that were added aside."""
     places = {name: file for file in one.glob("*.safetensors") for name in _names(file)}
     for file in other.glob("*.safetensors"):
         for name in _names(file):

@@ -121,6 +121,7 @@ def config(size: Size, dtype: torch.dtype) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "vocab_size": size.rows,
         "torch_dtype": str(dtype).removeprefix("torch."),
+        "transformers_version": "4.37.2",
         "image_aspect_ratio": "anyres",
         "image_grid_pinpoints": [
             [side, 2 * side],

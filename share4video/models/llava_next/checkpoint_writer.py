@@ -8,6 +8,7 @@ back before the shard counts.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -125,10 +126,18 @@ def _write_header(shard: Shard, file: BinaryIO) -> None:
     file.write(len(text).to_bytes(8, "little") + text)
 
 
+def _all_finite(values: torch.Tensor) -> bool:
+    """Whether there is no NaN, which both extremes would then be, and no infinity."""
+    if values.numel() == 0:
+        return True
+    least, most = torch.aminmax(values)  # 30 times as fast as isfinite on 16-bit types
+    return math.isfinite(float(least)) and math.isfinite(float(most))
+
+
 def _cast(entry: Entry, block: torch.Tensor) -> torch.Tensor:
     values = block.detach().to(entry.dtype)
-    if not bool(torch.isfinite(values).all()):
-        if bool(torch.isfinite(block).all()):
+    if not _all_finite(values):
+        if _all_finite(block):
             raise UserError(
                 f"the weight {entry.name} does not fit {entry.dtype}".replace("torch.", ""),
                 where="--dtype",

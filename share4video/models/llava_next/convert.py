@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -57,6 +59,7 @@ FORMAT = 1  # goes up when the same source would give other files
 MAX_SHARD_BYTES = 5 * 10**9
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _BLOCK_BYTES = 1 << 20
+_HASHED_AT_ONCE = 4
 _WEIGHTS = (".safetensors", ".bin")
 
 
@@ -325,28 +328,37 @@ def _revision(folders: list[Path], tell: Progress) -> str:
             ]
     total = sum(file.stat().st_size for _, file in files)
     done = 0
-    revision = hashlib.sha256()
-    for name, file in sorted(files):
-        digest = hashlib.sha256()
+    counting = threading.Lock()
+
+    def digest(file: Path) -> str:
+        nonlocal done
+        found = hashlib.sha256()
         with reading("a file of the checkpoint", file), file.open("rb") as stream:
             while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
-                done += len(block)
-                tell("hashing", done, total)
-        revision.update(f"{name}\0{digest.hexdigest()}\n".encode())
+                found.update(block)
+                with counting:
+                    done += len(block)
+                    tell("hashing", done, total)
+        return found.hexdigest()
+
+    files.sort()
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as threads:  # hashing lets go of the interpreter
+        digests = list(threads.map(digest, [file for _, file in files]))
+    revision = hashlib.sha256()
+    for (name, _), found in zip(files, digests, strict=True):
+        revision.update(f"{name}\0{found}\n".encode())
     return revision.hexdigest()
 
 
 def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: Progress) -> None:
-    done = 0
+    done, total = 0, planned.bytes
 
     def written(count: int) -> None:
         nonlocal done
         done += count
-        tell("converting", done, planned.bytes)
+        tell("converting", done, total)
 
-    largest = max(shard.bytes for shard in planned.shards)
-    with place.begin(planned.bytes, largest) as folder:
+    with place.begin(total, max(shard.bytes for shard in planned.shards)) as folder:
         for shard in planned.shards:
             place.take(write_shard(shard, folder, written))
         if len(planned.shards) > 1:
