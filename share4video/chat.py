@@ -117,21 +117,31 @@ class Conversation:
             raise self._complaint(error) from error
 
     def _served_model(self, *, named: bool) -> tuple[str, bool]:
-        """Return the first model the address lists, and whether a gateway of ours lists it."""
+        """Return the first model the address lists, and whether a gateway of ours lists it.
+
+        Where the model is named, a server that cannot list any (transformers serve without a cache) will do.
+        """
         import openai
 
-        fix = "give the address of a gateway"
+        naming = "say with --name what it calls its model"
         try:
             listed = self._client.models.with_raw_response.list().http_response.json()
             served = [(str(entry["id"]), entry.get("owned_by") == OWNER) for entry in listed["data"]]
+        except openai.APIConnectionError as error:
+            raise self._complaint(error) from error
+        except openai.InternalServerError as error:
+            if named:
+                return "", False
+            what = f"the address does not list its models: it answers with status {error.status_code}"
+            raise UserError(what, where=self.base_url, fix=naming) from error
         except (openai.NotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
             # a web server, perhaps
+            fix = "give the address of a gateway"
             raise UserError("what answers is no model server", where=self.base_url, fix=fix) from error
         except openai.APIError as error:
             raise self._complaint(error) from error
         if not served and not named:
-            fix = "say with --name what it calls its model, or give the address of a gateway"
-            raise UserError("the address names no model", where=self.base_url, fix=fix)
+            raise UserError("the address names no model", where=self.base_url, fix=naming)
         return served[0] if served else ("", False)
 
     def _complaint(self, error: Exception) -> UserError:
@@ -149,7 +159,7 @@ class Conversation:
                 str(message).rstrip(".")
             )  # the caller's to mend: where and how is in the sentence
         return UserError(
-            str(message or error).rstrip("."), where=self.base_url, fix="see the gateway's log for more"
+            str(message or error).rstrip("."), where=self.base_url, fix="see the server's log for more"
         )
 
 

@@ -149,8 +149,11 @@ def test_a_stop_string_cuts_the_answer_and_what_is_remembered(upstream: Upstream
     assert upstream.seen[1]["messages"][1] == {"role": "assistant", "content": "a re"}
 
 
-def test_a_server_that_lists_no_model_needs_its_name(upstream: UpstreamHost) -> None:
-    upstream.models = []
+@pytest.mark.parametrize("listed", [[], None])  # none, and what transformers serve answers without a cache
+def test_a_server_that_lists_no_model_needs_its_name(
+    upstream: UpstreamHost, listed: list[str] | None
+) -> None:
+    upstream.models = listed
     run = ask("--url", upstream.base_url, "Who?")
     assert run.exit_code == 2
     assert "--name" in run.stderr

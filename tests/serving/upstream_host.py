@@ -20,6 +20,9 @@ class UpstreamHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
+            if self.server.models is None:
+                self._json(500, {"error": "no cache to list"})
+                return
             self._json(200, {"object": "list", "data": [{"id": name} for name in self.server.models]})
             return
         self._json(200 if self.server.healthy else 503, {"status": "ok"})
@@ -91,7 +94,7 @@ class UpstreamHost(ThreadingHTTPServer):
         """Forget what was asked and answer well again."""
         self.seen: list[dict[str, Any]] = []
         self.sent: list[str] = []
-        self.models = [MODEL]
+        self.models: list[str] | None = [MODEL]
         self.healthy, self.stalled, self.break_stream = True, False, False
         self.hang, self.cut_short = False, False
         self.refuse_with: tuple[int, Any] | None = None
