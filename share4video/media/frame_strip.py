@@ -61,8 +61,6 @@ def frame_strip(
     target = io.BytesIO()
     column = np.concatenate([np.asarray(square) for square in squares])
     Image.fromarray(column).save(target, "JPEG", quality=quality)
-        target, "JPEG", quality=quality
-    )
     return target.getvalue()
 
 
