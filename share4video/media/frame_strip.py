@@ -59,9 +59,8 @@ def frame_strip(
     size = (side, side)
     squares = [ImageOps.fit(frame.image, size, Image.Resampling.BICUBIC) for frame in shown]
     target = io.BytesIO()
-    Image.fromarray(np.concatenate([np.asarray(square) for square in squares])).save(
-        target, "JPEG", quality=quality
-    )
+    column = np.concatenate([np.asarray(square) for square in squares])
+    Image.fromarray(column).save(target, "JPEG", quality=quality)
     return target.getvalue()
 
 

@@ -29,9 +29,7 @@ class VideoLlavaFamily:
         return processing.load_processor(folder)
 
     def other_template(self, processor: Any, folder: Path) -> str | None:
-        from transformers import VideoLlavaProcessor
-
-        own = VideoLlavaProcessor.from_pretrained(folder, local_files_only=True).chat_template
+        own = processing.read_processor(folder).chat_template
         template: str = processor.chat_template
         return None if template == own else template
 

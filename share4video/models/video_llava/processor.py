@@ -63,10 +63,9 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
         UserError: it is missing or incomplete, or does not fit the model.
     """
     from jinja2 import TemplateError
-    from transformers import VideoLlavaProcessor
 
     try:
-        processor = VideoLlavaProcessor.from_pretrained(folder, local_files_only=True)
+        processor = read_processor(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"the model folder holds no Video-LLaVA processor: {' '.join(str(error).split())[:300]}",
@@ -97,6 +96,20 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
     if training and not taught:
         processor.chat_template = VICUNA_TEMPLATE
     return processor
+
+
+def read_processor(folder: Path) -> Any:
+    """Return the processor as the folder has it, without transformers' word on which backend it found."""
+    from transformers import VideoLlavaProcessor
+    from transformers.utils import logging as transformers_logging
+
+    library: Any = transformers_logging
+    before = library.get_verbosity()
+    library.set_verbosity_error()
+    try:
+        return VideoLlavaProcessor.from_pretrained(folder, local_files_only=True)
+    finally:
+        library.set_verbosity(before)
 
 
 def visual_tokens(processor: Any, frames: int = 0) -> int:
