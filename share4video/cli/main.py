@@ -14,6 +14,7 @@ from share4video.cli.caption_audit import caption_audit
 from share4video.cli.chat import chat
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
+from share4video.cli.demo_ui import demo_ui
 from share4video.cli.evaluate import evaluate
 from share4video.cli.plan import plan
 from share4video.cli.preview import preview
@@ -88,6 +89,7 @@ VERBS = (
     chat,
     report,
     demo,
+    demo_ui,
 )
 for verb in VERBS:
     app.command()(verb)
