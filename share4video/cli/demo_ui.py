@@ -35,10 +35,12 @@ def demo_ui(
         str, typer.Option(help="Where the captioner is served, if elsewhere.", metavar="URL")
     ] = "",
     chat_model: Annotated[
-        str, typer.Option(help="What the chat model is called there; else the server is asked.", metavar="NAME")
+        str,
+        typer.Option(help="What the chat model is called there; else the server is asked.", metavar="NAME"),
     ] = "",
     caption_model: Annotated[
-        str, typer.Option(help="What the captioner is called there; else the server is asked.", metavar="NAME")
+        str,
+        typer.Option(help="What the captioner is called there; else the server is asked.", metavar="NAME"),
     ] = "",
     model: Annotated[
         str,
@@ -109,15 +111,15 @@ def demo_ui(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped service ends like Ctrl-C
     try:
         with ExitStack() as held:
-            folder = held.enter_context(app.work_folders())
-            offered = app.make_examples(folder, examples, bounds)
+            folders = held.enter_context(app.work_folders())
+            offered = app.make_examples(folders, examples, bounds)
             served = _served(held, places, dialect, timeout, store)
             page = Page(
                 chat=served["chat"],
                 captioner=served["captioner"],
                 summarizer=served["summarizer"],
                 uploads=Uploads(bounds),
-                folder=folder,
+                folder=folders.uploads,
                 dialect="teacher" if dialect == "teacher" else "sharecaptioner",
                 patience_s=timeout,
             )
@@ -166,9 +168,15 @@ def _served(
     domains = {role: domain_of(folder) for role, folder in folders.items()}
     if "captioner" in domains and places["summarizer"][:2] != ("", ""):
         other = domains.get("summarizer", "any")
-        refuse_mixed(domains["captioner"], other, names=(places["captioner"][0], places["summarizer"][0] or places["summarizer"][1]))
+        refuse_mixed(
+            domains["captioner"],
+            other,
+            names=(places["captioner"][0], places["summarizer"][0] or places["summarizer"][1]),
+        )
     if specs:
-        typer.echo(f"loading {', '.join(dict.fromkeys(local for local, _, _ in places.values() if local))}", err=True)
+        typer.echo(
+            f"loading {', '.join(dict.fromkeys(local for local, _, _ in places.values() if local))}", err=True
+        )
     running: dict[str, Endpoint] = dict(
         zip(specs, held.enter_context(connect_all(list(specs.values()))), strict=True)
     )

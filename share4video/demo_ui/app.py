@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,31 +32,45 @@ _POLICY = (
 )
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Where the app keeps files while it runs.
+
+    Attributes:
+        uploads: what visitors gave and what the page shows; Gradio removes what is old.
+        examples: the synthetic clips, and the posters of all examples.
+    """
+
+    uploads: Path
+    examples: Path
+
+
 @contextmanager
-def work_folders() -> Iterator[Path]:
-    """Give the folder of uploads and of what is made for the page, and remove it in the end."""
+def work_folders() -> Iterator[Folders]:
+    """Make the app's folders, and remove them in the end. Inside the block Gradio asks nobody anything."""
     with tempfile.TemporaryDirectory(prefix="share4video-demo-ui-") as name:
-        folder = Path(name).resolve()
+        root = Path(name).resolve()
+        folders = Folders(root / "uploads", root / "examples")
+        folders.uploads.mkdir()
+        folders.examples.mkdir()
         values = {
-            "GRADIO_TEMP_DIR": str(folder),
+            "GRADIO_TEMP_DIR": str(folders.uploads),
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         with environment_of(values):
-            yield folder
+            yield folders
 
 
-def make_examples(folder: Path, own: Path | None, bounds: Bounds) -> list[Example]:
-    """Make the synthetic examples below ``folder``, and those of a folder of the user's after them.
+def make_examples(folders: Folders, own: Path | None, bounds: Bounds) -> list[Example]:
+    """Return the examples of a folder of the user's, and after them a few synthetic ones, which are made.
 
     Raises:
         UserError: there is no such folder, or no video in it.
     """
-    made = folder / "examples"
-    made.mkdir()
-    mine = examples_in(own, made, bounds.limits) if own is not None else []
-    return [*mine, *synthetic_examples(made)]
+    mine = examples_in(own, folders.examples, bounds.limits) if own is not None else []
+    return [*mine, *synthetic_examples(folders.examples)]
 
 
 def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
@@ -67,19 +82,11 @@ def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
     from share4video.demo_ui.chat_tab import ChatTab
     from share4video.demo_ui.clip_panel import ClipPanel
     from share4video.demo_ui.session import Session
-    from share4video.errors import UserError
 
     bounds = page.bounds
 
     async def status() -> str:
-        parts = []
-        for role, model in (("Chat", page.chat), ("Captions", page.captioner)):
-            try:
-                told = "no model" if model is None else await model.greeting()
-            except UserError as error:
-                told = error.sentence()
-            parts.append(f"{role}: {told}")
-        return markup.facts(" · ".join(parts))
+        return markup.facts("\n".join(await page.greeting()))
 
     with gr.Blocks(
         title=_TITLE, analytics_enabled=False, delete_cache=(_SWEEP_S, bounds.kept_s), fill_width=True
@@ -89,9 +96,9 @@ def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
             gr.HTML(_HEADER)
             models = gr.HTML(elem_id="s4v-models")
         with gr.Row():
-            with gr.Column(scale=2, min_width=320, elem_classes="s4v-clip"):
+            with gr.Column(scale=4, min_width=320, elem_classes="s4v-clip"):
                 clip = ClipPanel(page, examples, session)
-            with gr.Column(scale=5, min_width=480), gr.Tabs():
+            with gr.Column(scale=9, min_width=480), gr.Tabs():
                 with gr.Tab("Chat", id="chat"):
                     chat = ChatTab(page, session)
                 with gr.Tab("Caption", id="caption"):
@@ -103,22 +110,27 @@ def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
         )
         blocks.load(status, None, [models], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=bounds.waiting, default_concurrency_limit=bounds.at_once, api_open=False)
-    return blocks
+    built: gr.Blocks = blocks
+    return built
 
 
 @contextmanager
-def serving_app(blocks: gr.Blocks, *, host: str, port: int, page: Page, examples: Sequence[Example]) -> Iterator[str]:
+def serving_app(
+    blocks: gr.Blocks, *, host: str, port: int, page: Page, examples: Sequence[Example]
+) -> Iterator[str]:
     """Serve the app until the block ends, and give its address.
 
     Files that may be read through it: uploads, what was made for the page, and the examples, each by name.
     """
-    from starlette.middleware import Middleware
-
     import gradio as gr
+    from starlette.middleware import Middleware
 
     served = [str(file) for one in examples for file in (one.path, one.poster)]
     theme = gr.themes.Soft(
-        primary_hue="indigo", neutral_hue="slate", radius_size="md", font=["ui-sans-serif", "system-ui", "sans-serif"]
+        primary_hue="indigo",
+        neutral_hue="slate",
+        radius_size="md",
+        font=["ui-sans-serif", "system-ui", "sans-serif"],
     )
     with environment_of(_without_proxy(host)):
         _, url, _ = blocks.launch(

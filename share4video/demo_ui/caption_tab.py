@@ -16,6 +16,10 @@ from share4video.demo_ui.session import Session
 from share4video.demo_ui.settings import INTERVAL_BOUNDS_S, KEY_FRAMES_BOUNDS
 from share4video.errors import UserError
 
+_HOW = (
+    "Sliding: what changes from key frame to key frame, then a summary. "
+    "Fast: all key frames in one picture, one caption."
+)
 _DIALECTS = [("ShareCaptioner-Video's", "sharecaptioner"), ("A general model's", "teacher")]
 
 
@@ -24,10 +28,13 @@ class CaptionTab:
 
     def __init__(self, page: Page, session: gr.State) -> None:
         self._page, self._session = page, session
+        gr.HTML(markup.heading(_HOW), elem_classes="s4v-line")
         with gr.Row(elem_classes="s4v-buttons"):
-            self.sliding = gr.Button("Sliding captions", variant="primary", elem_id="s4v-sliding")
-            self.fast = gr.Button("Fast caption", elem_id="s4v-fast")
-            self.stop = gr.Button("Stop", variant="stop", elem_id="s4v-caption-stop")
+            self.sliding = gr.Button(
+                "Sliding captions", variant="primary", size="md", min_width=120, elem_id="s4v-sliding"
+            )
+            self.fast = gr.Button("Fast caption", size="md", min_width=120, elem_id="s4v-fast")
+            self.stop = gr.Button("Stop", size="md", min_width=80, elem_id="s4v-caption-stop")
         with gr.Accordion("Settings", open=False), gr.Row():
             self.interval = gr.Slider(
                 *INTERVAL_BOUNDS_S, value=2.0, step=0.5, label="Look at the clip every", info="Seconds."
@@ -36,15 +43,15 @@ class CaptionTab:
                 *KEY_FRAMES_BOUNDS, value=30, step=1, label="At most", info="Key frames; more are refused."
             )
             self.dialect = gr.Radio(_DIALECTS, value=page.dialect, label="Prompts")
-        self.notice = gr.HTML(elem_id="s4v-caption-notice")
-        self.whole = gr.HTML(elem_id="s4v-whole")
-        self.rows = gr.HTML(elem_id="s4v-rows", elem_classes="s4v-rows")
+        self.notice = gr.HTML(elem_id="s4v-caption-notice", elem_classes="s4v-line")
+        self.whole = gr.HTML(elem_id="s4v-whole", elem_classes="s4v-line")
+        self.rows = gr.HTML(elem_id="s4v-rows", elem_classes="s4v-line")
         with gr.Accordion("Caption of a span", open=True):
-            gr.HTML('<div class="s4v-hint">From the captions above alone: no frame is looked at again.</div>')
-            with gr.Row(equal_height=True):
+            gr.HTML(markup.heading("From the sliding captions alone: no frame is looked at again."))
+            with gr.Row(elem_classes="s4v-span"):
                 self.start = gr.Slider(0, 1, value=0, step=0.1, label="From (s)", elem_id="s4v-span-start")
                 self.end = gr.Slider(0, 1, value=1, step=0.1, label="To (s)", elem_id="s4v-span-end")
-                self.sum_up = gr.Button("Caption the span", elem_id="s4v-span", min_width=120)
+                self.sum_up = gr.Button("Caption the span", size="md", elem_id="s4v-span", min_width=120)
             self.span = gr.HTML(elem_id="s4v-span-caption")
         with gr.Accordion("Dense caption of a short prompt", open=False):
             self.prompt = gr.Textbox(
@@ -72,7 +79,7 @@ class CaptionTab:
         settings = [self.interval, self.most, self.dialect]
         outputs = [*self.shown, self._session]
         given = [self._session, *settings]
-        running = [
+        running: list[Any] = [
             self.sliding.click(self._slide, given, outputs, **working),
             self.fast.click(self._at_once, given, [self.whole, self.notice, self._session], **working),
         ]
@@ -110,7 +117,9 @@ class CaptionTab:
             async with aclosing(captions):
                 async for caption in captions:
                     if caption.role == "summary":
-                        summary = markup.whole_caption("Summary of the clip", caption.caption, checks=caption.checks)
+                        summary = markup.whole_caption(
+                            "Summary of the clip", caption.caption, checks=caption.checks
+                        )
                         yield [rows, summary, "", *same, session]
                         continue
                     rows += markup.caption_row(caption, clip.frame_of(caption).image)
@@ -150,15 +159,16 @@ class CaptionTab:
         except UserError as error:
             yield [markup.complaint(error), "", session]
             return
-        title = f"{markup.clock(start_s)} – {markup.clock(end_s)}"
+        title = f"{markup.clock(start_s)} to {markup.clock(end_s)}"
         used = f"key frames {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"key frame {numbers[0]}"
         yield [markup.whole_caption(title, text, note=f"from the captions of {used}"), "", session]
 
-    async def _recaption(self, prompt: str, dialect: str) -> AsyncGenerator[str, None]:
+    async def _recaption(self, prompt: str | None, dialect: str) -> AsyncGenerator[str, None]:
         yield markup.notice("Captioning …")
         try:
             how = await self._page.captioning(dialect)
-            yield markup.whole_caption("Dense caption", await recaption(prompt, how), note=prompt.strip())
+            text = await recaption(prompt or "", how)
+            yield markup.whole_caption("Dense caption", text, note=(prompt or "").strip())
         except UserError as error:
             yield markup.complaint(error)
 

@@ -41,9 +41,10 @@ class Captioner:
         cls, captioner: Endpoint, summarizer: Endpoint, *, dialect: Dialect, domain: Domain = "any"
     ) -> Captioner:
         """Choose the rules: models of the synthetic clips never saw an anchor, nor a part of a summary."""
-        config = CaptionConfig()
+        # A dataset does without a clip of many fallbacks; a visitor sees which captions they are.
+        config = CaptionConfig(max_fallback_share=1.0)
         if domain == "synthetic":
-            config = CaptionConfig(mode="reference", summary_budget_tokens=None)
+            config = config.model_copy(update={"mode": "reference", "summary_budget_tokens": None})
         return cls(_in_dialect(captioner, dialect), _in_dialect(summarizer, dialect), config)
 
 
@@ -121,7 +122,9 @@ class CaptionedClip:
             caption = await caption_span(client, conversation)
         if isinstance(caption, Failure):
             fix = "try again, or name another --summarizer"
-            raise UserError(f"no caption of the span: {caption.sentence}", where=how.summarizer.model, fix=fix)
+            raise UserError(
+                f"no caption of the span: {caption.sentence}", where=how.summarizer.model, fix=fix
+            )
         return caption.text, tuple(row["index"] + 1 for row in chosen.inside)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from share4video.chat import GRID_FRAMES
 from share4video.demo_ui import markup
@@ -18,11 +16,11 @@ from share4video.demo_ui.settings import GRID_FRAMES_BOUNDS, TEMPERATURE_BOUNDS,
 from share4video.demo_ui.talk import MAX_QUESTION, Asked
 from share4video.errors import UserError
 
-_ASK_FIRST = "Choose a clip, then ask what happens in it."
+_ASK_FIRST = "Upload a clip or take an example, then ask what happens in it."
 _SUGGESTIONS = (
     "What happens in the video?",
     "Describe the video in detail.",
-    "Which objects are there, and which of them move?",
+    "Which objects are there?",
 )
 
 
@@ -33,7 +31,7 @@ class ChatTab:
         self._page, self._session = page, session
         self.chatbot = gr.Chatbot(
             show_label=False,
-            height=430,
+            height=420,
             placeholder=_ASK_FIRST,
             render_markdown=False,  # what a model says is text: no links, no pictures from elsewhere
             feedback_options=None,
@@ -41,7 +39,9 @@ class ChatTab:
             elem_id="s4v-chat",
             group_consecutive_messages=False,
         )
-        self.notice = gr.HTML(elem_id="s4v-chat-notice")
+        self.notice = gr.HTML(elem_id="s4v-chat-notice", elem_classes="s4v-line")
+        with gr.Row(elem_classes="s4v-pills"):
+            self.suggestions = [gr.Button(text, size="sm", min_width=80) for text in _SUGGESTIONS]
         self.question = gr.Textbox(
             placeholder="Ask about the clip",
             show_label=False,
@@ -52,11 +52,9 @@ class ChatTab:
             elem_id="s4v-question",
         )
         with gr.Row(elem_classes="s4v-buttons"):
-            self.suggestions = [gr.Button(text, size="sm", min_width=80) for text in _SUGGESTIONS]
-        with gr.Row(elem_classes="s4v-buttons"):
-            self.again = gr.Button("Regenerate", size="sm", elem_id="s4v-regenerate")
-            self.stop = gr.Button("Stop", size="sm", variant="stop", elem_id="s4v-stop")
-            self.clear = gr.Button("Clear", size="sm", elem_id="s4v-clear")
+            self.again = gr.Button("Regenerate", size="sm", min_width=80, elem_id="s4v-regenerate")
+            self.stop = gr.Button("Stop", size="sm", min_width=80, elem_id="s4v-stop")
+            self.clear = gr.Button("Clear", size="sm", min_width=80, elem_id="s4v-clear")
         with gr.Accordion("Settings", open=False):
             with gr.Row():
                 self.frames = gr.Slider(
@@ -67,50 +65,60 @@ class ChatTab:
                     info="The released model was trained with 16.",
                 )
                 self.temperature = gr.Slider(
-                    *TEMPERATURE_BOUNDS, value=0.0, step=0.05, label="Temperature", info="0 is always the same."
+                    *TEMPERATURE_BOUNDS,
+                    value=0.0,
+                    step=0.05,
+                    label="Temperature",
+                    info="0 is always the same.",
                 )
                 self.max_tokens = gr.Slider(
                     *TOKENS_BOUNDS, value=512, step=16, label="Longest answer", info="In tokens."
                 )
             self.system = gr.Textbox(
-                label="System prompt", placeholder="The model's own", max_length=MAX_QUESTION, lines=1, max_lines=4
-            )
-        with gr.Accordion("What the model is shown", open=False):
-            self.grid = gr.Image(
-                show_label=False, interactive=False, format="png", height=420, elem_id="s4v-grid", buttons=["fullscreen"]
+                label="System prompt",
+                placeholder="The model's own",
+                max_length=MAX_QUESTION,
+                lines=1,
+                max_lines=4,
             )
         self._connect()
 
     @property
     def shown(self) -> list[Any]:
         """The outputs that a new clip changes, in the order of `begin`."""
-        return [self.chatbot, self.notice, self.grid]
+        return [self.chatbot, self.notice]
 
     def begin(self, session: Session) -> list[Any]:
         """Return their values for the visitor's clip."""
         picture = session.talk.picture
         refusal = picture.refusal if picture is not None else None
         notice = "" if refusal is None else markup.complaint(refusal)
-        return [_history(session), notice, None if picture is None else _opened(picture.image)]
+        return [_history(session), notice]
 
     def _connect(self) -> None:
         settings = [self.max_tokens, self.temperature, self.system]
         outputs = [self.chatbot, self.question, self.notice, self._session]
         private: dict[str, Any] = {"api_visibility": "private"}
         working = {**private, "concurrency_id": "chat", "concurrency_limit": self._page.bounds.at_once}
-        asked = [self.question.submit(self._ask, [self.question, self._session, *settings], outputs, **working)]
+        asked: list[Any] = [
+            self.question.submit(self._ask, [self.question, self._session, *settings], outputs, **working)
+        ]
         for button in self.suggestions:
             asked.append(button.click(self._ask, [button, self._session, *settings], outputs, **working))
         asked.append(self.again.click(self._again, [self._session, *settings], outputs, **working))
+        self.chatbot.clear(self._cleared, [self._session], outputs, cancels=asked, **private)
         self.stop.click(self._stopped, [self._session], outputs, cancels=asked, **private)
         self.clear.click(self._cleared, [self._session], outputs, cancels=asked, **private)
-        self.frames.release(
-            self._composed, [self.frames, self._session], [self.grid, self.notice, self._session], **private
-        )
 
     async def _ask(
-        self, question: str, session: Session, max_tokens: float, temperature: float, system: str
+        self,
+        question: str | None,
+        session: Session,
+        max_tokens: float,
+        temperature: float,
+        system: str | None,
     ) -> AsyncGenerator[list[Any], None]:
+        question = question or ""
         yield [[*_history(session), *_pending(question)], "", "", session]
         try:
             endpoint = await self._page.chat_model().endpoint()
@@ -123,7 +131,7 @@ class ChatTab:
             yield [_history(session), unanswered, markup.complaint(error), session]
 
     async def _again(
-        self, session: Session, max_tokens: float, temperature: float, system: str
+        self, session: Session, max_tokens: float, temperature: float, system: str | None
     ) -> AsyncGenerator[list[Any], None]:
         try:
             endpoint = await self._page.chat_model().endpoint()
@@ -135,13 +143,13 @@ class ChatTab:
         except UserError as error:
             yield [_history(session), gr.skip(), markup.complaint(error), session]
 
-    def _asked(self, max_tokens: float, temperature: float, system: str) -> Asked:
+    def _asked(self, max_tokens: float, temperature: float, system: str | None) -> Asked:
         least, most = TOKENS_BOUNDS
         coldest, hottest = TEMPERATURE_BOUNDS
         return Asked(
             max_tokens=min(max(int(max_tokens), least), most),
             temperature=min(max(float(temperature), coldest), hottest),
-            system=system[:MAX_QUESTION],
+            system=(system or "")[:MAX_QUESTION],
             patience_s=self._page.patience_s,
         )
 
@@ -151,18 +159,6 @@ class ChatTab:
     def _cleared(self, session: Session) -> list[Any]:
         session.talk.about(session.talk.picture)
         return [_history(session), "", "", session]
-
-    async def _composed(self, frames: float, session: Session) -> list[Any]:
-        """Lay the clip's grid out anew; what was said of it stays."""
-        if session.path is None:
-            return [None, "", session]
-        least, most = GRID_FRAMES_BOUNDS
-        try:
-            picture = await self._page.picture(session.path, min(max(int(frames), least), most))
-        except UserError as error:
-            return [gr.skip(), markup.complaint(error), session]
-        session.talk.picture = picture
-        return [_opened(picture.image), "", session]
 
 
 def _history(session: Session, *, answers: bool = True) -> list[dict[str, str]]:
@@ -187,9 +183,3 @@ def _answered(session: Session, question: str) -> bool:
     """Whether the last turn is the one of ``question``: some of its answer came."""
     turns = session.talk.turns
     return bool(turns) and turns[-1].question == question.strip()
-
-
-def _opened(image: bytes) -> Image.Image:
-    opened = Image.open(io.BytesIO(image))
-    opened.load()
-    return opened

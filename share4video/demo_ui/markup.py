@@ -43,7 +43,7 @@ def caption_row(caption: SpanCaption, image: bytes) -> str:
         marks.append("fallback")
     if caption.checks:
         marks.append(f"{_CHECKS}: {', '.join(caption.checks)}")
-    time = clock(caption.end_s) if is_full(caption) else f"{clock(caption.start_s)} – {clock(caption.end_s)}"
+    time = clock(caption.end_s) if is_full(caption) else f"{clock(caption.start_s)} to {clock(caption.end_s)}"
     return (
         '<article class="s4v-caption">'
         f'<img src="data:image/jpeg;base64,{picture}" alt="key frame {caption.number}">'
@@ -59,6 +59,11 @@ def whole_caption(title: str, text: str, *, checks: Sequence[str] = (), note: st
         f'<article class="s4v-whole"><div class="s4v-when"><b>{_text(title)}</b> <span>{_text(marks)}</span>'
         f"</div><p>{_text(text)}</p></article>"
     )
+
+
+def heading(text: str) -> str:
+    """Return a line that says what follows."""
+    return f'<div class="s4v-hint">{_text(text)}</div>'
 
 
 def facts(text: str) -> str:

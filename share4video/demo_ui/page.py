@@ -59,6 +59,17 @@ class Page:
             path, interval_s=interval_s, most=most, domain=domain, model=_name(self.captioner)
         )
 
+    async def greeting(self) -> list[str]:
+        """Return a line for each model: which one answers, or why none does."""
+        lines = []
+        for role, model in (("Chat", self.chat), ("Captions", self.captioner)):
+            try:
+                told = "no model" if model is None else await model.greeting()
+            except UserError as error:
+                told = error.sentence()
+            lines.append(f"{role}: {told}")
+        return lines
+
     def chat_model(self) -> ServedModel:
         """Return the chat model. Raises UserError where the app has none."""
         if self.chat is None:

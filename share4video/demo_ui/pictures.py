@@ -207,4 +207,3 @@ def _unusable(error: MediaError, name: str, fix: str) -> UserError:
     too_much = error.reason in ("too_large", "too_long", "decode_timeout", "decode_memory")
     remedy = "trim it or make it smaller" if too_much else fix
     return UserError(f"the file cannot be used: {error.sentence}", where=name, fix=remedy)
-

@@ -63,7 +63,8 @@ class ServedModel:
         endpoint = await self.endpoint()
         if endpoint.spec.url is not None:
             await _listed(self.url)  # that it answered once says nothing about now
-        return f"{endpoint.spec.model} at {self.url}"
+            return f"{endpoint.spec.model} at {self.url}"
+        return f"{endpoint.spec.model}, served here"
 
 
 async def first_model(url: str) -> str:

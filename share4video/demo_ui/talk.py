@@ -117,7 +117,9 @@ class Talk:
 
     def _check(self, question: str) -> None:
         if self.picture is None:
-            raise UserError("there is no clip to ask about", fix="upload a video or an image, or take an example")
+            raise UserError(
+                "there is no clip to ask about", fix="upload a video or an image, or take an example"
+            )
         if self.picture.refusal is not None:
             raise self.picture.refusal
         if not question.strip():
@@ -125,7 +127,9 @@ class Talk:
         if len(question) > MAX_QUESTION:
             raise UserError(f"the question is longer than {MAX_QUESTION} characters", fix="shorten it")
         if _PICTURE_MARK in question:
-            raise UserError(f"a question may not hold {_PICTURE_MARK}, the mark of a picture", fix="leave it out")
+            raise UserError(
+                f"a question may not hold {_PICTURE_MARK}, the mark of a picture", fix="leave it out"
+            )
         if len(self.turns) >= MAX_TURNS:
             raise UserError(f"the conversation has {MAX_TURNS} turns", fix="clear it, and begin again")
 

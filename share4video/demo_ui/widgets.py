@@ -1,4 +1,7 @@
-"""Gradio's components, narrowed to what an app may do with files it does not trust."""
+"""Gradio's components, narrowed to what an app may do with files it does not trust.
+
+They are narrowed one by one: for a class of our own Gradio would write a stub file beside this one.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,30 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 
-class ClipUpload(gr.File):
-    """A file a visitor gives. Gradio's own would also fetch an address that is named in its place."""
+def clip_upload(**options: Any) -> gr.File:
+    """Return a place for a file. Gradio's own would also fetch an address that is named in a file's place."""
+    upload = gr.File(**options)
+    keep = upload.async_move_resource_to_block_cache
 
-    is_template = True  # shown by the parent's front end
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Return the path of an upload. Raises gr.Error where it is an address."""
-        if url_or_file_path is not None and "://" in str(url_or_file_path):
+    async def keep_uploads(given: str | Path | None) -> str | None:
+        if given is not None and "://" in str(given):
             raise gr.Error("Upload a file: this app fetches no addresses.")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await keep(given)
 
-    def preprocess(self, payload: Any) -> str | None:
-        """Return the path. Gradio's own makes an empty file beside it each time, and never removes it."""
-        return None if payload is None else str(payload.path)
+    def path_of(given: Any) -> str | None:  # Gradio's makes an empty file each time and never removes it
+        return None if given is None else str(given.path)
+
+    upload.async_move_resource_to_block_cache = keep_uploads  # type: ignore[method-assign]
+    upload.preprocess = path_of  # type: ignore[method-assign, assignment]
+    return upload
 
 
-class ClipPlayer(gr.Video):
-    """Plays a file as it is. Gradio's own has ffmpeg, where there is one, read it outside of any guard."""
+def clip_player(**options: Any) -> gr.Video:
+    """Return a player of files as they are. Gradio's own lets ffmpeg, if any, read them unguarded."""
+    player = gr.Video(interactive=False, **options)
 
-    is_template = True
-
-    def postprocess(self, value: str | Path | None) -> FileData | None:
-        """Return what the page plays."""
+    def as_it_is(value: str | Path | None) -> FileData | None:
         return None if value is None else FileData(path=str(value))
+
+    player.postprocess = as_it_is  # type: ignore[method-assign]
+    return player
