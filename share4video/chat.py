@@ -66,7 +66,7 @@ class Conversation:
         system: str = "",
         timeout_s: float = 600.0,
     ) -> None:
-        self.base_url = _with_version(base_url)
+        self.base_url = model_address(base_url)
         self._client = _client(self.base_url, timeout_s)
         served, gateway = self._served_model(named=bool(model))
         self.model = model or served
@@ -163,20 +163,21 @@ class Conversation:
         )
 
 
-def _with_version(base_url: str) -> str:
-    trimmed = base_url.rstrip("/")
+def model_address(url: str) -> str:
+    """Return an OpenAI-compatible address with its ``/v1``. Raises UserError where it is no address."""
+    trimmed = url.rstrip("/")
+    try:
+        parts = urlsplit(trimmed)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half a bracket, a port that is no number
+        whole = None
+    if not whole:
+        raise UserError("this is no address", where=url, fix="write it as http://HOST:PORT")
     return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
 
 
 def _client(base_url: str, timeout_s: float) -> OpenAI:
     from openai import OpenAI
 
-    try:
-        parts = urlsplit(base_url)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # half a bracket, a port that is no number
-        whole = None
-    if not whole:
-        raise UserError("this is no address", where=base_url, fix="write it as http://HOST:PORT")
     key = os.environ.get("SHARE4VIDEO_API_KEY") or "none"  # as for engines
     return OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=1)

@@ -108,7 +108,7 @@ class ChatClient:
         self._slots = asyncio.Semaphore(self.spec.max_in_flight)
         loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
         # no call is to wait for a connection: that would count as its time
-        connections = _http_library().Limits(max_connections=None, max_keepalive_connections=None)
+        connections = http_library().Limits(max_connections=None, max_keepalive_connections=None)
         self._servers = [
             _Server(
                 base_url,
@@ -219,7 +219,7 @@ class ChatClient:
         except openai.APIConnectionError as error:
             detail = f"to {where}: {error.__cause__ or error!r}"
             raise CallError("unavailable", "no connection", detail) from error
-        except _http_library().TransportError as error:  # the connection dropped while the answer was read
+        except http_library().TransportError as error:  # the connection dropped while the answer was read
             raise CallError("unavailable", "no connection", f"to {where} any more: {error!r}") from error
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class ChatClient:
         return CallError("timeout", "no answer", f"within {limit_s:g} s from {where}", pushed_back=True)
 
 
-def _http_library() -> Any:
+def http_library() -> Any:
     """Return the HTTP library under the client: httpx, or httpx2 in its later versions."""
     import openai
 

@@ -15,6 +15,7 @@ from share4video.cli.chat import chat
 from share4video.cli.convert import convert
 from share4video.cli.curate import curate
 from share4video.cli.demo import demo
+from share4video.cli.demo_ui import demo_ui
 from share4video.cli.evaluate import evaluate
 from share4video.cli.plan import plan
 from share4video.cli.preview import preview
@@ -90,6 +91,7 @@ VERBS = (
     chat,
     report,
     demo,
+    demo_ui,
 )
 for verb in VERBS:
     app.command()(verb)
