@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from share4video.errors import UserError
 
@@ -28,3 +35,31 @@ def work_folder(*parts: str) -> Path:
             fix=f"set {WORK_VARIABLE} to a writable folder",
         ) from error
     return folder
+
+
+@contextmanager
+def process_folder(*parts: str) -> Iterator[Path]:
+    """Yield an empty folder of this process below ``work_folder(*parts)``; it is removed at the end.
+
+    Those that killed processes of this host left there are removed first.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    shared, here = work_folder(*parts), socket.gethostname()
+    for left in shared.glob("*@*@*"):
+        host, pid, _ = left.name.split("@", 2)
+        if host == here and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)  # another process may be sweeping, too
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{here}@{os.getpid()}@", dir=shared))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the work folder: {error.strerror}",
+            where=str(shared),
+            fix=f"set {WORK_VARIABLE} to a writable folder",
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

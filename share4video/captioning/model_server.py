@@ -16,7 +16,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +28,7 @@ import httpx
 import share4video
 from share4video.captioning.checkpoints import check_checkpoint, checkpoint_bytes, checkpoint_revision
 from share4video.errors import UserError, read_user_error
-from share4video.work import work_folder
+from share4video.work import process_folder, work_folder
 
 SERVER_VARIABLE = "SHARE4VIDEO_MODEL_SERVER"
 SMALL_MODEL_BYTES = 256 << 20
@@ -187,7 +186,7 @@ def serve_models(
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="share4video-server-")))
+            folder = stack.enter_context(process_folder("servers"))
         (folder / "models").mkdir()
         small = all(checkpoint_bytes(checkpoint) <= SMALL_MODEL_BYTES for checkpoint in checkpoints)
         processes = []

@@ -8,7 +8,6 @@ watches the folder for a file that `model_server.running_server` leaves there, i
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from share4video.captioning.model_server import (
 )
 from share4video.config import EngineSpec
 from share4video.errors import UserError, write_user_error
+from share4video.work import process_folder
 
 _STOP_S = 10.0
 _MOST_SERVERS = 2  # each holds torch: half a gigabyte
@@ -44,8 +44,7 @@ def server_on_demand(specs: Sequence[EngineSpec]) -> Iterator[Path]:
     checkpoints = [checkpoint_folder(spec.model_path) for spec in specs if spec.model_path is not None]
     for checkpoint in checkpoints:
         check_checkpoint(checkpoint)
-    with tempfile.TemporaryDirectory(prefix="share4video-server-") as name:
-        folder = Path(name)
+    with process_folder("servers") as folder:
         (folder / ON_DEMAND_FILE).touch()
         over = threading.Event()
         keeper = threading.Thread(

@@ -31,7 +31,7 @@ from share4video.captioning.role_inputs import (
 )
 from share4video.prompt_set import RoleName, fill
 
-VERSION = "teacher-1"
+VERSION = "teacher-2"
 
 _PROSE = (
     "Write plain prose in English, in whole sentences and in order of importance; no lists, no headings, no "
@@ -90,6 +90,11 @@ _WINDOW = _blocks(
     "account of what happened up to the first.",
 )
 
+_NOTES_TOLD = (
+    "You are given notes on a video in order of time. Each tells either what is seen at its time, as the "
+    "first always does and one after a cut, or what changed since the note before."
+)
+
 _PART = _blocks(
     "You are an expert in turning notes about a video into one account of it.",
     "You are given the notes on one part of a long video: full descriptions of what is seen at a time, and "
@@ -113,8 +118,7 @@ _SPAN = _blocks(
 
 _SUMMARY = _blocks(
     "You are an expert in turning notes about a video into one account of it.",
-    "You are given the description of a video's first frame and then, for each later key frame, what changed "
-    "since the one before. You write the caption of the whole video: setting, subjects and their looks, then "
+    f"{_NOTES_TOLD} You write the caption of the whole video: setting, subjects and their looks, then "
     "all that happens, in order of time, with the motion of the camera.",
     f"{_PROSE} Keep every action and every change, and the order in which they happen. Merge what is said "
     "twice. Where two notes contradict each other, follow the later one. Add nothing that is in no note.",
@@ -156,8 +160,7 @@ _PROMPT = _blocks(
 
 _STRUCTURED = _blocks(
     "You are an expert in turning notes about a video into one record of it.",
-    "You are given the description of a video's first frame and then, for each later key frame, what changed "
-    "since the one before. You write a JSON object with these fields: setting, a text, the place and its "
+    f"{_NOTES_TOLD} You write a JSON object with these fields: setting, a text, the place and its "
     'light; subjects, a list of {"name", "looks"}; actions, a list of {"subject", "action", "start_s", '
     '"end_s"}; camera, a list of {"motion", "start_s", "end_s"}; spans, a list of {"caption", "start_s", '
     '"end_s"} that divides the video into what happens one after another.',

@@ -15,7 +15,7 @@ from share4video.dataset.export_folder import finishing
 from share4video.dataset.manifest import Manifest, StageRef, load_manifest, manifest_keys
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
-from share4video.export.run import CAPTIONER, FORMATS, MIXTURE, TABLES
+from share4video.export.run import FORMATS, MIXTURE, TABLES, Use
 from share4video.export.run import export as write_export
 from share4video.media.sources import join_sources
 from share4video.stages.released import ImportConfig, ImportInputs
@@ -25,6 +25,15 @@ from share4video.store import Store
 app = typer.Typer(no_args_is_help=True, help="Look at published outputs and export them.")
 
 RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A published output, as STAGE/KEY@HASH.")]
+
+DEFAULT_SHARD_MIB = 1024
+_OPTION_USE: dict[str, Use] = {
+    "--source": "source",
+    "--keyframes": "keyframes",
+    "--balanced": "balance",
+    "--seed": "balance",
+    "--shard-mib": "shards",
+}
 
 
 @app.command("list")
@@ -91,8 +100,9 @@ def export(
         int | None, typer.Option("--seed", help="Which samples --balanced takes; 0 if not given.")
     ] = None,
     shard_mib: Annotated[
-        int, typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB.")
-    ] = 1024,
+        int | None,
+        typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB; 1024 if not given."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     commercial_only: Annotated[
         bool,
@@ -117,15 +127,24 @@ def export(
     parsed, opened = StageRef.parse(ref), Store.open(store)
     _refuse_unused(
         format_,
-        {"--source": source, "--keyframes": keyframes, "--balanced": balanced or None, "--seed": seed},
+        {
+            "--source": source,
+            "--keyframes": keyframes,
+            "--balanced": balanced or None,
+            "--seed": seed,
+            "--shard-mib": shard_mib,
+        },
     )
+    if commercial_licence and not commercial_only:
+        where = "--commercial-licence"
+        raise UserError("it says what --commercial-only lets pass", where=where, fix="add --commercial-only")
     if format_ != TABLES:
         options = ExportOptions(
             source=join_sources([absolute_source(place) for place in source]) if source else "",
             keyframes=StageRef.parse(keyframes) if keyframes else None,
             balanced=balanced,
             seed=seed or 0,
-            shard_bytes=shard_mib << 20,
+            shard_bytes=(shard_mib or DEFAULT_SHARD_MIB) << 20,
         )
         rule, name = commercial_filter(commercial_licence or ()) if commercial_only else (None, "")
         index = write_export(opened, parsed, to, format_, options, leave_out=rule, filter_name=name)
@@ -155,15 +174,11 @@ def _refuse_unused(format_: str, options: Mapping[str, object]) -> None:
     Args:
         options: by name; None where one was not given.
     """
-    unused: set[str] = set()
     if format_ not in (TABLES, *FORMATS, MIXTURE):
         return  # that there is no such format is said where it is looked up
-    if format_ in (TABLES, MIXTURE):
-        unused |= {"--source", "--keyframes"}
-    if format_ != CAPTIONER:
-        unused |= {"--balanced", "--seed"}
+    uses = FORMATS[format_].uses if format_ in FORMATS else frozenset[Use]()
     for name, value in options.items():
-        if name in unused and value is not None:
+        if value is not None and _OPTION_USE[name] not in uses:
             raise UserError(f"format {format_} has no use for {name}", where=name, fix="leave it out")
     if options["--seed"] is not None and options["--balanced"] is None:
         raise UserError("--seed chooses what --balanced takes", where="--seed", fix="add --balanced")

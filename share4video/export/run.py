@@ -21,26 +21,32 @@ from share4video.export.shards import write_huggingface, write_webdataset
 from share4video.store import Store
 
 Needs = Literal["", "videos", "key frames"]
+Use = Literal["source", "keyframes", "shards", "balance"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """An export format: what writes it, and what it cannot be written without."""
+    """An export format: what writes it, the options it uses, and what it cannot be written without."""
 
     write: Callable[[Job], None]
+    uses: frozenset[Use]
     needs: Needs = ""
+
+
+def _format(write: Callable[[Job], None], *uses: Use, needs: Needs = "") -> Format:
+    return Format(write, frozenset(uses), needs)
 
 
 CAPTIONER = "captioner"
 FORMATS: dict[str, Format] = {
-    "sharegpt4video": Format(write_sharegpt4video),
-    "llava-video": Format(write_llava_video),
-    "llava-grid": Format(write_llava_grid, needs="videos"),
-    CAPTIONER: Format(write_captioner, needs="key frames"),
-    "open-sora": Format(write_open_sora),
-    "open-sora-plan": Format(write_open_sora_plan),
-    "huggingface": Format(write_huggingface),
-    "webdataset": Format(write_webdataset),
+    "sharegpt4video": _format(write_sharegpt4video),
+    "llava-video": _format(write_llava_video, "source"),
+    "llava-grid": _format(write_llava_grid, "source", needs="videos"),
+    CAPTIONER: _format(write_captioner, "source", "keyframes", "balance", needs="key frames"),
+    "open-sora": _format(write_open_sora, "source"),
+    "open-sora-plan": _format(write_open_sora_plan, "source"),
+    "huggingface": _format(write_huggingface, "shards"),
+    "webdataset": _format(write_webdataset, "source", "keyframes", "shards"),
 }
 MIXTURE = "llava"  # the format of mixtures; the others are those of datasets
 TABLES = "tables"  # every output as it is; not written here

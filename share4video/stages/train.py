@@ -7,17 +7,10 @@ and everybody who only fetches a checkpoint, does without.
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from share4video.captioning.checkpoints import checkpoint_folder, checkpoint_revision
 from share4video.config import TrainConfig
@@ -34,7 +27,7 @@ from share4video.stages.contract import Progress, StageResult
 from share4video.store import Store
 from share4video.training import tracking
 from share4video.training.checkpoint import TrainingStates
-from share4video.work import work_folder
+from share4video.work import process_folder
 
 if TYPE_CHECKING:
     from share4video.training.samples import RejectedSample
@@ -119,7 +112,7 @@ def _train(
     }
     params = {"train": config.model_dump(mode="json", exclude={"base_model"})}
     with (
-        _scratch(output.key) as work,
+        process_folder(STAGE) as work,
         tracking.training_run(store_root(output.store), key=output.key, params=params, tags=tags) as run,
     ):
         from share4video.training import samples as loading
@@ -150,23 +143,6 @@ def _train(
         }
         tables = {"rejects": table_from_rows("rejects", [_reject(sample) for sample in rejected])}
         output.commit(0, tables, counts)
-
-
-@contextmanager
-def _scratch(key: str) -> Iterator[Path]:
-    """Yield an empty folder of this process; those that killed trainings on this host left are removed."""
-    here = socket.gethostname()
-    for left in work_folder(STAGE).glob("*@*@*"):
-        host, pid, _ = left.name.split("@")
-        if host == here and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)  # another process may be sweeping, too
-    name = f"{here}@{os.getpid()}@{key}"
-    shutil.rmtree(work_folder(STAGE) / name, ignore_errors=True)  # process ids come again
-    folder = work_folder(STAGE, name)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def _metrics(report: TrainReport) -> dict[str, float]:

@@ -203,9 +203,9 @@ def test_texts_are_all_the_added_roles_are_given(role: str) -> None:
 # its own, because what was captioned in the others stays what it was.
 DIGESTS = [
     ("sharecaptioner", "sharecaptioner-1", tuple(INPUTS), "d79c9b0b9aed"),
-    ("teacher", "teacher-1", tuple(INPUTS), "ead8ef476d8b"),
-    ("teacher", "teacher-1", ("prompt",), "b82afe422267"),
-    ("teacher", "teacher-1", ("structured",), "404a56d2a129"),
+    ("teacher", "teacher-2", tuple(INPUTS), "db9e65d3c555"),
+    ("teacher", "teacher-2", ("prompt",), "b82afe422267"),
+    ("teacher", "teacher-2", ("structured",), "bfa9964f28d2"),
 ]
 
 

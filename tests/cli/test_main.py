@@ -230,6 +230,10 @@ def test_tables_that_cannot_be_written_are_a_sentence(
         ("llava", ["--source", "films"], "format llava has no use for --source"),
         ("webdataset", ["--balanced"], "format webdataset has no use for --balanced"),
         ("tables", ["--seed", "0"], "format tables has no use for --seed"),
+        ("sharegpt4video", ["--source", "films"], "format sharegpt4video has no use for --source"),
+        ("huggingface", ["--keyframes", "keyframes/0@0"], "format huggingface has no use for --keyframes"),
+        ("open-sora", ["--shard-mib", "1"], "format open-sora has no use for --shard-mib"),
+        ("webdataset", ["--commercial-licence", "CC-BY-4.0"], "it says what --commercial-only lets pass"),
         ("captioner", ["--source", "films", "--seed", "1"], "--seed chooses what --balanced takes"),
     ],
 )

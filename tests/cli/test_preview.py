@@ -67,7 +67,7 @@ def test_every_prompt_and_answer_is_on_the_page(upstream: UpstreamHost, films: P
             for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
                 if part["type"] == "text":
                     assert " ".join(part["text"].split()) in " ".join(shown.split())
-    assert "m@7" in shown and "teacher-1" in shown
+    assert "m@7" in shown and "teacher-2" in shown
     assert "7 tokens in, 4 out" in " ".join(shown.split())
     assert "0.mp4" in shown and "3.mp4" in shown and "1.mp4" not in shown
     assert {path.name for path in Path().iterdir() if path.is_dir()} == {"films", "pages"}  # no store

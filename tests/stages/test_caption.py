@@ -106,7 +106,7 @@ def test_the_summary_is_the_summarizers(store: LocalStore, fake_engine: FakeEngi
     result = run_stage(inputs_of(store, fake_engine.spec(), summarizer), CONFIG, store)
     assert {row["engine"] for row in rows_of(store, result, "differentials")} == {"fake@1"}
     assert {(row["engine"], row["prompt_version"]) for row in rows_of(store, result, "captions")} == {
-        ("words@9", "teacher-1")
+        ("words@9", "teacher-2")
     }
     calls = fake_engine.calls()
     assert Counter(call["body"]["model"] for call in calls) == {"fake": sum(LENGTHS), "words": len(LENGTHS)}

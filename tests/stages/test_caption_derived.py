@@ -74,7 +74,7 @@ def test_both_are_made_of_what_was_captioned(
     assert stored == json.dumps(json.loads(stored), sort_keys=True, separators=(",", ":"))
     for row in rows.values():
         assert (row["start_s"], row["end_s"], row["checks"], row["attempt"]) == (0.0, 30.0, [], 0)
-        assert row["prompt_version"] == "teacher-1"
+        assert row["prompt_version"] == "teacher-2"
     assert len(upstream.seen) == 3 + 1 + 2
     assert all("response_format" not in body for body in upstream.seen)
     told = [body for body in upstream.seen if role_of(body) == "structured"]
