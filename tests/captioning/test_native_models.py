@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from share4video.captioning.engine import (
     ENDPOINTS_VARIABLE,
@@ -28,7 +29,10 @@ from share4video.captioning.engine import (
 )
 from share4video.captioning.model_server import SERVER_VARIABLE
 from share4video.captioning.roles import Fast, First, KeyFrame, Message, RoleInput, messages
+from share4video.cli.main import app
 from share4video.config import CaptionConfig, EngineSpec
+from share4video.dataset.manifest import StageRef
+from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.stages.caption import run_stage
 from share4video.store import LocalStore
@@ -36,6 +40,7 @@ from share4video.wording import TileBudgets
 from share4video.work import WORK_VARIABLE
 from tests.captioning.test_roles import ADDED, INPUTS
 from tests.engines import picture
+from tests.media.clips import write_clip
 from tests.native_models import NATIVE, llava_next
 from tests.stages.caption_material import frame_rows, inputs_of, rows_of
 
@@ -218,3 +223,42 @@ def test_a_template_that_takes_no_system_message_is_noticed_and_what_helps_is_sa
     result = run_stage(inputs_of(store, told, lengths=[2], parts=1), CONFIG, store)
     rows = rows_of(store, result, "differentials")
     assert {row["prompt_version"] for row in rows} <= {"teacher-1+nosystem"}
+
+
+def test_a_clip_is_captioned_from_the_command_line(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preset, a folder of one's own, and a film: every clip of it is captioned or rejected with a reason."""
+    write_clip(tmp_path / "film.mp4", frames=60)
+    settings = [
+        f"engines.captioner.model_path={models['llava-next']}",
+        "probe.min_duration_s=1",
+        "probe.min_height=48",
+        "brief.max_tokens=8",
+        "caption.max_tokens_difference=8",
+        "caption.max_tokens_summary=8",
+        "caption.max_fallback_share=1",
+        "caption.fast=true",
+    ]
+    options = [word for setting in settings for word in ("--set", setting)]
+    store = LocalStore(tmp_path / "store")
+    given = [
+        "caption",
+        str(tmp_path / "film.mp4"),
+        "--engine",
+        "llava-next-captioner",
+        "--store",
+        str(store.root),
+    ]
+    done = CliRunner().invoke(app, [*given, *options])
+    assert done.exit_code == 0, done.output
+    refs = dict(line.split() for line in done.stdout.splitlines() if line.startswith(("captions", "dataset")))
+    ref = StageRef.parse(refs["captions"])
+    rows = [row for table in ("captions", "rejects") for row in read_table(store, ref, table).to_pylist()]
+    assert rows
+    for row in rows:
+        if "reason" in row:
+            assert row["sentence"]
+        else:
+            assert row["prompt_version"] == "sharecaptioner-1+tiles-fast16-sliding9"
+            assert row["prompt_tokens"] > 0

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from serving.legacy_captioner.__main__ import _options
 from share4video.captioning.roles import prompt_version
 from share4video.cli.engines import engine_presets
 from share4video.cli.main import app
@@ -31,7 +32,11 @@ def test_every_preset_is_an_engine_once_its_place_is_known(name: str) -> None:
     assert engines.captioner == EngineSpec(url="http://host/v1", **preset.engine)
     assert engines.summarizer is None
     assert engines.captioner.revision == ""  # whoever serves the weights knows which they are
-    if preset.serve is not None:
+    if name == "sharecaptioner-video":
+        assert preset.serve is not None
+        legacy = _options(preset.serve.removeprefix("python -m serving.legacy_captioner ").split())
+        assert legacy.name == preset.engine["model"]
+    elif preset.serve is not None:
         assert preset.serve.split()[:3] == ["vllm", "serve", preset.engine["model"]]
         assert f"--max-model-len {preset.context_length}" in preset.serve
 
