@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from share4video.models.llava_next.convert import convert
 from share4video.models.llava_next.state_dict_adapter import disk_name_of_original
@@ -35,7 +36,7 @@ def whole(source: Path, target: Path) -> dict[str, Any]:
     from huggingface_hub import save_torch_state_dict
     from safetensors.torch import load_file
 
-    held = {}
+    held: dict[str, torch.Tensor] = {}
     for file in sorted(source.glob("*.safetensors")):
         held |= {disk_name_of_original(name): tensor for name, tensor in load_file(file).items()}
     target.mkdir(parents=True)
@@ -48,10 +49,10 @@ WAYS = {"streamed": streamed, "whole": whole}
 
 def measure(way: str, source: Path, target: Path) -> dict[str, Any]:
     """Run one way and return what it took. Linux alone tells the peak since a moment."""
-    import torch  # both ways need them; what they occupy is not the conversion's
-    import transformers
+    # Both ways import them, one way or the other; what libraries occupy is not the conversion's.
+    from transformers import LlavaNextForConditionalGeneration
 
-    assert torch.__version__ and transformers.LlavaNextForConditionalGeneration
+    assert LlavaNextForConditionalGeneration.__name__
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = psutil.Process().memory_info().rss
     began = time.perf_counter()

@@ -98,8 +98,9 @@ def _name_rows(tokenizer: Any, original: OriginalConfig, rows: int, shown: str) 
             fix="put the checkpoint's own tokenizer beside it",
         )
     names = [f"<|unused_{number}|>" for number in unnamed]
-    if original.pad_token_id in unnamed and "<pad>" not in tokenizer.get_vocab():
-        names[unnamed.index(original.pad_token_id)] = "<pad>"
+    pads = original.pad_token_id
+    if pads is not None and pads in unnamed and "<pad>" not in tokenizer.get_vocab():
+        names[unnamed.index(pads)] = "<pad>"
     tokenizer.add_tokens(
         [AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True
     )
