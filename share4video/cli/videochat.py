@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -43,6 +43,7 @@ def convert(
     """Make a VideoChat folder of the released files; without VideoChat's own, one to train from stage 1."""
     from share4video.models.videochat import convert as conversion
 
+    _quieten()
     settings = None if architecture is None else conversion.read_config(architecture)
     report = conversion.convert(language_model, weights, out, dtype=dtype, config=settings)
     typer.echo(str(out))
@@ -83,6 +84,7 @@ def train(
     from share4video.store import LocalStore
     from share4video.training.checkpoint import TrainingStates
 
+    _quieten()
     check_new(out)
     number: Literal[1, 2] = 1 if stage == 1 else 2
     key = training.training_key(data, model, number, chosen)
@@ -112,3 +114,12 @@ def train(
         f"loss {report.loss_first:.3f} to {report.loss_last:.3f}"
     )
     typer.echo(str(out))
+
+
+def _quieten() -> None:
+    """Keep transformers' bars and advice out of the view; its errors are raised all the same."""
+    from transformers.utils import logging
+
+    library: Any = logging
+    library.disable_progress_bar()
+    library.set_verbosity_error()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from share4video.errors import UserError
@@ -16,23 +16,33 @@ from share4video.errors import UserError
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a hidden folder beside ``target`` that takes its name at the end, unless the block fails.
 
+    What a killed process left in that folder is removed.
+
     Raises:
-        UserError: there is something at ``target`` already, or it cannot be written.
+        UserError: there is something at ``target`` already, another process is writing it, or it cannot be
+            written.
     """
     check_new(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    folder = target.with_name(f".{target.name}.writing")
+    with ExitStack() as held:
         try:
-            yield folder
-            folder.chmod(0o755)  # a temporary folder is its maker's alone
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fix = "wait for it to end"
+            raise UserError("another process is writing the folder", where=str(target), fix=fix) from error
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        held.callback(shutil.rmtree, folder, ignore_errors=True)  # gone already where it was renamed
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield folder
+        try:
             os.replace(folder, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # gone already where it was renamed
-    except OSError as error:
-        raise UserError(
-            f"cannot write the folder: {error.strerror or error}", where=str(target), fix="name another"
-        ) from error
+        except OSError as error:
+            raise _unwritable(target, error) from error
 
 
 def check_new(target: Path) -> None:
@@ -41,3 +51,9 @@ def check_new(target: Path) -> None:
         return
     if os.path.lexists(target):
         raise UserError("there is something already", where=str(target), fix="name a new folder")
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write the folder: {error.strerror or error}", where=str(target), fix="name another"
+    )
