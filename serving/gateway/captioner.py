@@ -196,6 +196,8 @@ def _endpoint(settings: GatewaySettings, url: str, model: str) -> Endpoint:
         model=model or settings.model_name,
         revision=settings.model_revision,
         dialect=settings.dialect,
+        tiles=settings.tiles,
+        system_message=settings.system_message,
         max_in_flight=settings.max_in_flight,
         request_timeout_s=settings.upstream_timeout_s,
         retries=RETRIES,

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from share4video.errors import UserError
+from share4video.wording import TileBudgets
 
 ENVIRONMENT_PREFIX = "SHARE4VIDEO_GATEWAY_"
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -71,6 +72,8 @@ class GatewaySettings(BaseSettings):
     dialect: Literal["sharecaptioner", "teacher"] = Field(
         "sharecaptioner", description="the captioner's prompts"
     )
+    tiles: TileBudgets | None = Field(None, description="the captioner is sent pictures of whole tiles")
+    system_message: bool = Field(True, description="the captioner's chat template takes a system message")
     encoder: str = Field("descriptor", description="what the captioner's key frames are chosen by")
     interval_s: float = Field(2.0, gt=0, description="sampling interval of the captioner")
     max_keyframes: int = Field(64, ge=1, description="key frames of a clip the captioner takes on")
@@ -101,6 +104,8 @@ class GatewaySettings(BaseSettings):
     def _one_body_fits(self) -> Self:
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes is less than max_body_bytes: no body of that size would fit")
+        if self.tiles is not None and self.dialect != "sharecaptioner":
+            raise ValueError("tiles are for the dialect sharecaptioner, which shows one picture")
         return self
 
 

@@ -27,6 +27,7 @@ from share4video.captioning.roles import (
 )
 from share4video.dataset.messages import IMAGE_MARK, Message
 from share4video.dataset.published import ClipSample, Row
+from share4video.wording import Adapted, TileBudgets
 
 TrainedRole = Literal["fast", "sliding", "summary", "recaption"]
 ROLES: tuple[TrainedRole, ...] = ("fast", "sliding", "summary", "recaption")
@@ -124,16 +125,17 @@ def _recaption(number: int, prompt: str, summary: str) -> RoleSample:
 
 
 def conversation(
-    sample: RoleSample, frames: tuple[KeyFrame, ...]
+    sample: RoleSample, frames: tuple[KeyFrame, ...], tiles: TileBudgets | None = None
 ) -> tuple[tuple[Message, Message], bytes | None]:
     """Return the sample's two turns in the released captioner's words, and its picture as JPEG.
 
     Args:
         frames: the key frames that ``sample.frames`` names, in that order.
+        tiles: the picture is whole tiles within these budgets; None leaves it as it is composed.
     """
     if sample.given is None:
         return (Message("user", sample.text), Message("assistant", sample.target)), None
-    (asked,) = messages("sharecaptioner", sample.given(frames))
+    (asked,) = messages(Adapted(words="sharecaptioner", tiles=tiles), sample.given(frames))
     picture, text = None, ""
     for part in asked["content"]:
         if part["type"] == "image_url":

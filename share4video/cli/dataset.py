@@ -21,6 +21,7 @@ from share4video.media.sources import join_sources
 from share4video.stages.released import ImportConfig, ImportInputs
 from share4video.stages.released import run_stage as run_import
 from share4video.store import Store
+from share4video.wording import TileBudgets
 
 app = typer.Typer(no_args_is_help=True, help="Look at published outputs and export them.")
 
@@ -31,6 +32,7 @@ _OPTION_USE: dict[str, Use] = {
     "--source": "source",
     "--keyframes": "keyframes",
     "--balanced": "balance",
+    "--tiles": "balance",
     "--seed": "balance",
     "--shard-mib": "shards",
 }
@@ -100,6 +102,14 @@ def export(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Which samples --balanced takes; 0 if not given.")
     ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            "--tiles",
+            metavar="FAST,SLIDING",
+            help="With captioner: pictures of whole tiles, at most so many (the paper: 55,25).",
+        ),
+    ] = None,
     shard_mib: Annotated[
         int | None,
         typer.Option("--shard-mib", min=1, help="The size of a shard, about, in MiB; 1024 if not given."),
@@ -133,6 +143,7 @@ def export(
             "--keyframes": keyframes,
             "--balanced": balanced or None,
             "--seed": seed,
+            "--tiles": tiles,
             "--shard-mib": shard_mib,
         },
     )
@@ -145,6 +156,7 @@ def export(
             keyframes=StageRef.parse(keyframes) if keyframes else None,
             balanced=balanced,
             seed=seed or 0,
+            tiles=None if tiles is None else _budgets(tiles),
             shard_bytes=(shard_mib or DEFAULT_SHARD_MIB) << 20,
         )
         rule, name = commercial_filter(commercial_licence or ()) if commercial_only else (None, "")
@@ -183,6 +195,16 @@ def _refuse_unused(format_: str, options: Mapping[str, object]) -> None:
             raise UserError(f"format {format_} has no use for {name}", where=name, fix="leave it out")
     if options["--seed"] is not None and options["--balanced"] is None:
         raise UserError("--seed chooses what --balanced takes", where="--seed", fix="add --balanced")
+
+
+def _budgets(text: str) -> TileBudgets:
+    """Read ``FAST,SLIDING``. Raises UserError where it is not two numbers of tiles."""
+    try:
+        fast, sliding = (int(part) for part in text.split(","))
+        return TileBudgets(fast=fast, sliding=sliding)
+    except ValueError as error:  # pydantic's is one, too
+        fix = "give two numbers from 1 to 64, as 55,25"
+        raise UserError("not the tiles of two kinds of pictures", where=f"--tiles {text}", fix=fix) from error
 
 
 def _print_export(index: dict[str, Any], folder: Path) -> None:

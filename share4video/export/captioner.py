@@ -69,7 +69,8 @@ def _sample(
     job: Job, clip: ClipSample, sample: RoleSample, frames: dict[int, KeyFrame]
 ) -> llava.Sample | None:
     """Return the sample, or count it as one that cannot be trained on."""
-    messages, picture = conversation(sample, tuple(frames[index] for index in sample.frames))
+    shown = tuple(frames[index] for index in sample.frames)
+    messages, picture = conversation(sample, shown, job.options.tiles)
     try:
         check_messages(messages, image=picture is not None)
     except MessageError:

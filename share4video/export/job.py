@@ -22,6 +22,7 @@ from share4video.dataset.shards import read_table
 from share4video.errors import UserError
 from share4video.media.decode import frames_at
 from share4video.media.sources import clip_file
+from share4video.wording import TileBudgets
 
 FRAME_SIDE = 1024  # pixels; as the key-frame stage keeps them
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}", re.ASCII)
@@ -45,6 +46,7 @@ class ExportOptions:
         keyframes: the output of the key-frame stage that the captions were made from, for formats that need
             key frames; without it they are decoded from the videos.
         balanced: of the captioner's training data take as much of every role.
+        tiles: its pictures are whole tiles, at most so many; None leaves them as they are composed.
         seed: which samples that takes.
         shard_bytes: how large a shard grows, about.
     """
@@ -52,6 +54,7 @@ class ExportOptions:
     source: str = ""
     keyframes: StageRef | None = None
     balanced: bool = False
+    tiles: TileBudgets | None = None
     seed: int = 0
     shard_bytes: int = 1 << 30
 
@@ -63,6 +66,7 @@ class ExportOptions:
             "balanced": self.balanced,
             "seed": self.seed,
             "shard_bytes": self.shard_bytes,
+            **({} if self.tiles is None else {"tiles": self.tiles.model_dump()}),
         }
 
 

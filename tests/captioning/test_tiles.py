@@ -233,3 +233,25 @@ def test_only_llava_next_has_grids(checkpoints: dict[str, Path], tmp_path: Path)
     done = write_grids(folder)
     assert done.returncode == 2
     assert "a qwen3_vl model has no grids" in done.stderr
+
+
+def test_the_gateway_asks_in_the_same_form() -> None:
+    from serving.gateway.captioner import _endpoint
+    from serving.gateway.settings import GatewaySettings
+
+    given: dict[str, Any] = {"upstream_url": "http://host/v1", "role": "captioner"}
+    settings = GatewaySettings(**given, tiles={"fast": 55, "sliding": 25}, system_message=False)
+    asked = _endpoint(settings, settings.upstream_url, "m").spec.wording
+    assert prompt_version(asked) == "sharecaptioner-1+tiles-fast55-sliding25+nosystem"
+    assert prompt_version(_endpoint(GatewaySettings(**given), "http://h/v1", "m").spec.wording) == (
+        "sharecaptioner-1"
+    )
+    with pytest.raises(ValueError, match="which shows one picture"):
+        GatewaySettings(**given, dialect="teacher", tiles={"fast": 16})
+
+
+def test_the_page_names_the_versions() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "roles.md").read_text()
+    untold = Adapted(words="teacher", system_message=False)
+    assert all(f"`{prompt_version(words)}`" in page for words in (SENT, untold))
+    assert "10,176 for 16 tiles and 5,976 for 9" in page

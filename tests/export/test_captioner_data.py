@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from share4video.captioning import sharecaptioner
 from share4video.captioning.role_inputs import Difference, First, KeyFrame, TimedCaption, Window
 from share4video.captioning.roles import messages
+from share4video.cli.main import app
 from share4video.config import KeyframeConfig
 from share4video.dataset.formats import (
     llava,
@@ -22,9 +24,10 @@ from share4video.dataset.shards import ShardSet, table_from_rows
 from share4video.errors import UserError
 from share4video.export.job import ExportOptions
 from share4video.export.run import export
-from share4video.media.compose import stacked_pair, tall_strip
+from share4video.media.compose import hd_size, stacked_pair, tall_strip
 from share4video.media.probe import content_hash
 from share4video.store import LocalStore
+from share4video.wording import TileBudgets
 from tests.export.material import (
     Published,
     by,
@@ -174,3 +177,32 @@ def test_a_window_shows_its_frames_or_is_left_out(store: LocalStore, tmp_path: P
         index = export(store, ref, tmp_path / f"decoded-{balanced}", "captioner", decoded)
         sliding = 1 if balanced else 3
         assert index["counts"] == {"fast": 1, "sliding": sliding, "summary": 1, "windows_without_frames": 1}
+
+
+def test_pictures_can_be_whole_tiles(store: LocalStore, published: Published, tmp_path: Path) -> None:
+    """As the paper trained: 55 tiles for a strip of all key frames, 25 for one frame or two."""
+    tiles = TileBudgets(fast=55, sliding=25)
+    options = ExportOptions(keyframes=published.keyframes, tiles=tiles)
+    export(store, published.dataset, tmp_path / "out", "captioner", options)
+    assert ExportOptions().recipe() != options.recipe()
+    frames = [Image.open(io.BytesIO(data)).convert("RGB") for data in _stored(store, published, "clip-red")]
+    wanted = {
+        "clip-red-fast": hd_size(*tall_strip(frames).size, 55),
+        "clip-red-sliding-000": hd_size(*frames[0].size, 25),
+        "clip-red-sliding-001": hd_size(*stacked_pair(*frames).size, 25),
+    }
+    found = {}
+    for sample in llava.read(tmp_path / "out" / "captioner.json"):
+        assert isinstance(sample, llava.Sample)
+        if sample.sample_id in wanted and sample.image is not None:
+            found[sample.sample_id] = Image.open(tmp_path / "out" / sample.image).size
+    assert found == wanted
+
+
+@pytest.mark.parametrize("given", ["55", "a,b", "0,9", "16,99", "1,2,3"])
+def test_budgets_that_are_none_are_said(given: str, store: LocalStore, published: Published) -> None:
+    ref, to = str(published.dataset), str(store.root / "out")
+    verb = ["dataset", "export", ref, "--to", to, "--format", "captioner", "--store", str(store.root)]
+    done = CliRunner().invoke(app, [*verb, "--keyframes", str(published.keyframes), "--tiles", given])
+    assert isinstance(done.exception, UserError | SystemExit)
+    assert "two numbers from 1 to 64" in f"{done.output}{done.exception}"
