@@ -37,5 +37,5 @@ def clip_player(**options: Any) -> gr.Video:
     def as_it_is(value: str | Path | None) -> FileData | None:
         return None if value is None else FileData(path=str(value))
 
-    player.postprocess = as_it_is  # type: ignore[method-assign]
+    player.postprocess = as_it_is
     return player
