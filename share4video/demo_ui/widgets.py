@@ -25,7 +25,7 @@ def clip_upload(**options: Any) -> gr.File:
     def path_of(given: Any) -> str | None:  # Gradio's makes an empty file each time and never removes it
         return None if given is None else str(given.path)
 
-    upload.async_move_resource_to_block_cache = keep_uploads  # type: ignore[method-assign]
+    upload.async_move_resource_to_block_cache = keep_uploads  # type: ignore[method-assign, assignment]
     upload.preprocess = path_of  # type: ignore[method-assign, assignment]
     return upload
 
@@ -37,5 +37,5 @@ def clip_player(**options: Any) -> gr.Video:
     def as_it_is(value: str | Path | None) -> FileData | None:
         return None if value is None else FileData(path=str(value))
 
-    player.postprocess = as_it_is  # type: ignore[method-assign]
+    player.postprocess = as_it_is
     return player
