@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import permutations
@@ -28,7 +29,7 @@ from share4video.captioning.engine import (
     shared_server,
 )
 from share4video.captioning.model_server import SERVER_VARIABLE
-from share4video.captioning.roles import Fast, First, KeyFrame, Message, RoleInput, messages
+from share4video.captioning.roles import Fast, First, KeyFrame, Message, RoleInput, messages, prompt_version
 from share4video.cli.main import app
 from share4video.config import CaptionConfig, EngineSpec
 from share4video.dataset.manifest import StageRef
@@ -101,6 +102,11 @@ def alone(folder: Path, conversation: Sequence[Message], max_tokens: int = TOKEN
     return count, processor.decode(made, skip_special_tokens=True)
 
 
+def without_tokens(text: str) -> str:
+    """Return an answer without special tokens, of which the server leaves some in a Qwen model's."""
+    return re.sub(r"<\|\w+\|>", "", text).strip()
+
+
 def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -148,7 +154,7 @@ def test_every_role_reaches_the_model_as_transformers_would_have_it(
         count, text = alone(models[name], turns)
         assert answer.prompt_tokens == count, role
         assert answer.completion_tokens == TOKENS
-        assert answer.text.strip() == text.strip(), role
+        assert without_tokens(answer.text) == text.strip(), role
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -162,8 +168,12 @@ def test_frames_reach_the_model_in_their_order(models: dict[str, Path], name: st
     some = dict(list(asked.items())[::4])
     with connect(spec) as endpoint:
         answers = answer_all(endpoint, {n: (lambda turns=t: ChatRequest(turns, 16)) for n, t in some.items()})
-    said = {order: answer.text for order, answer in answers.items() if isinstance(answer, Completion)}
-    assert said == {order: alone(models[name], turns, 16)[1] for order, turns in some.items()}
+    said = {
+        order: without_tokens(answer.text)
+        for order, answer in answers.items()
+        if isinstance(answer, Completion)
+    }
+    assert said == {order: alone(models[name], turns, 16)[1].strip() for order, turns in some.items()}
     assert len(set(said.values())) > 1
 
 
@@ -222,7 +232,7 @@ def test_a_template_that_takes_no_system_message_is_noticed_and_what_helps_is_sa
     told = spec.model_copy(update={"system_message": False})
     result = run_stage(inputs_of(store, told, lengths=[2], parts=1), CONFIG, store)
     rows = rows_of(store, result, "differentials")
-    assert {row["prompt_version"] for row in rows} <= {"teacher-1+nosystem"}
+    assert {row["prompt_version"] for row in rows} <= {prompt_version(told.wording)}
 
 
 def test_a_clip_is_captioned_from_the_command_line(models: dict[str, Path], tmp_path: Path) -> None:
