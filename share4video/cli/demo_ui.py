@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from share4video.cli.chat import DEFAULT_URL
+from share4video.cli.chat_runtime import DEFAULT_URL
 from share4video.cli.options import StoreOption
 from share4video.cli.serve import registry_store
 from share4video.errors import UserError

@@ -77,10 +77,6 @@ class CheckedModelManager(model_manager.ModelManager):
 
     _loading = threading.Lock()
 
-    def _load_processor(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
-        spell_no_numbers()
-        return super()._load_processor(model_id_and_revision, *args, **kwargs)
-
     def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
         with self._loading:
             check_tensor_names(model_id_and_revision.split("@", 1)[0])
@@ -88,6 +84,7 @@ class CheckedModelManager(model_manager.ModelManager):
 
     def _load_processor(self, model_id_and_revision: str, gguf_file: str | None = None) -> Any:
         """Take the picture backend that the checkpoint was converted for, where it names one."""
+        spell_no_numbers()
         processor = super()._load_processor(model_id_and_revision, gguf_file=gguf_file)
         return keep_backend(processor, Path(model_id_and_revision.split("@", 1)[0]))
 
