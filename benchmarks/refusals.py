@@ -96,18 +96,27 @@ class Target:
         return Outcome(attack.name, status, code, sentence, expected, round(seconds, 2), above_idle_mb)
 
     def left_behind(self) -> dict[str, int]:
-        """Count what refused requests must not leave: temporary files, answers still read, places taken."""
+        """Count what requests must not leave: files, answers still read, places taken, decoders at work."""
         text = _get(self.gateway, "/metrics").decode()
         places = next(line for line in text.splitlines() if line.startswith("share4video_gateway_in_flight "))
         return {
             "files": len(list(self.scratch.iterdir())),
             "answers": self.host.open_answers,
             "places": int(float(places.split()[1])),
+            "decoders": sum(self._reads_scratch(one) for one in self._family() if _decodes(one)),
         }
 
     def threads(self) -> int:
         """Return how many threads the gateway has; of idle ones it keeps some."""
-        return sum(process.num_threads() for process in self._family() if "worker" not in _command(process))
+        return sum(process.num_threads() for process in self._family() if not _decodes(process))
+
+    def _reads_scratch(self, process: psutil.Process) -> bool:
+        """Whether a process has one of the fetched files open, which may be deleted by now."""
+        with suppress(OSError):
+            for handle in Path(f"/proc/{process.pid}/fd").iterdir():
+                if os.readlink(handle).startswith(str(self.scratch)):
+                    return True
+        return False
 
     def _family(self) -> list[psutil.Process]:
         return psutil.Process(self.gateway.process.pid).children(recursive=True)
@@ -215,8 +224,11 @@ def _get(gateway: Gateway, path: str) -> bytes:
         connection.close()
 
 
-def _command(process: psutil.Process) -> str:
-    return " ".join(process.cmdline())
+def _decodes(process: psutil.Process) -> bool:
+    try:
+        return "share4video.media.worker" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager

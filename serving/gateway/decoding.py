@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serving.gateway.metrics import PHASE_SECONDS
 from share4video.media.guard import Cancellation
@@ -24,20 +24,19 @@ class Decoders:
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Return what ``work`` returns, in a place of its own. Raises what it raises."""
-        async with self._places:
+        await self._places.acquire()
+        cancellation = Cancellation()
+        with cancellation.block():  # a task keeps the context it was made in
+            running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+        running.add_done_callback(self._ended)
+        try:
             with PHASE_SECONDS.labels("decode").time():
-                return await _run(work, *arguments)
+                return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            raise
 
-
-async def _run(work: Callable[..., Result], *arguments: object) -> Result:
-    cancellation = Cancellation()
-    with cancellation.block():  # a task keeps the context it was made in
-        running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        cancellation.cancel()
-        await asyncio.wait({running})
+    def _ended(self, running: asyncio.Future[Any]) -> None:
+        self._places.release()
         if not running.cancelled():
-            running.exception()  # heard here: nobody else asks
-        raise
+            running.exception()  # heard: nobody else asks where the request has ended

@@ -31,6 +31,7 @@ from PIL import Image
 from serving.gateway.process import free_port
 from share4video.chat import PRE_QUERY, SYSTEM_PROMPT
 from share4video.media.compose import frame_grid
+from share4video.work import WORK_VARIABLE
 from tests.certificates import write_certificate
 from tests.serving.media_host import MediaHost, media_host
 
@@ -204,7 +205,7 @@ def served(checkpoint: Path, s3_server: str, tmp_path_factory: pytest.TempPathFa
         **keys,
         "AWS_ENDPOINT_URL": s3_server,
         "SSL_CERT_FILE": str(certificate),
-        "SHARE4VIDEO_WORK": str(tmp_path_factory.mktemp("work")),
+        WORK_VARIABLE: str(tmp_path_factory.mktemp("work")),
         "SHARE4VIDEO_GATEWAY_S3_PREFIXES": json.dumps([f"s3://{BUCKET}/clips/"]),
         "SHARE4VIDEO_GATEWAY_ALLOWED_NETWORKS": json.dumps(["127.0.0.1/32"]),
     }
