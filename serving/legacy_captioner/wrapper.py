@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 TURN, END = "[UNUSED_TOKEN_146]", "[UNUSED_TOKEN_145]"
-STOPS = (END, "<|im_end|>")
+STOPS = (END, "<|im_end|>", "</s>")  # the last is the tokenizer's own end of a text
 SPECIAL = (TURN, *STOPS, "<|im_start|>", "<ImageHere>")
 
 

@@ -278,6 +278,7 @@ def test_a_clip_is_captioned_through_it(server: CaptionServer, stand_in: StandIn
 def test_an_answer_ends_where_its_turn_does() -> None:
     assert answer_in(f" A cat.{END}\nmore") == ("A cat.", True)
     assert answer_in("A cat.<|im_end|>[UNUSED_TOKEN_145]") == ("A cat.", True)
+    assert answer_in("A cat.</s>") == ("A cat.", True)
     assert answer_in("A cat that") == ("A cat that", False)
     assert wrapped([("system", "S"), ("user", "Q")]).count("[UNUSED_TOKEN_146]") == 3
 
