@@ -25,6 +25,7 @@ from serving.legacy_captioner.protocol import (
 MAX_WAITING = 8  # requests that are read or answered at a time; more are told to come again
 RETRY_AFTER_S = 2
 _BLOCK_BYTES = 1 << 20
+_LENGTH_DIGITS = 12  # of a number of bytes; Python reads no number of thousands
 _STALLED_S = 60.0  # a connection that sends nothing for so long is closed
 
 logger = logging.getLogger(__name__)
@@ -72,12 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
         if not told.isascii() or not told.isdigit():
             self.close_connection = True  # where the next request begins is not known
             raise Refused(411, "a body needs its length")
-        if int(told) > MAX_BODY_BYTES:
+        if len(told) > _LENGTH_DIGITS or int(told) > MAX_BODY_BYTES:
             self.close_connection = True
             raise Refused(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
         blocks, left = [], int(told)
         while left:
-            block = self.rfile.read(min(left, _BLOCK_BYTES))
+            try:
+                block = self.rfile.read(min(left, _BLOCK_BYTES))
+            except OSError:  # it stalls or is gone; nothing more can be read of it
+                self.close_connection = True
+                raise Refused(408, "the body stopped coming") from None
             if not block:
                 self.close_connection = True
                 raise Refused(400, "the body ends too early")

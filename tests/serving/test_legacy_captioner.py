@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import asyncio
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -209,10 +211,57 @@ def test_a_body_that_is_none_is_refused(server: CaptionServer, body: bytes, stat
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_a_body_is_bounded_before_it_is_read(server: CaptionServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20) as line:
-        line.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
-        assert line.recv(100).startswith(b"HTTP/1.1 413")
+@pytest.mark.parametrize("told", ["99999999999", "9" * 5000])
+def test_a_body_is_bounded_before_it_is_read(server: CaptionServer, told: str) -> None:
+    with begun(server, told) as line:
+        said = answer_of(line)
+    assert said.startswith(b"HTTP/1.1 413")
+    assert said.count(b"HTTP/1.1") == 1  # and what follows is not taken for a request
+
+
+def test_a_body_that_stops_coming_is_refused(
+    server: CaptionServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.2)
+    with begun(server, "100") as line:
+        assert answer_of(line).startswith(b"HTTP/1.1 408")
+    assert "the model failed" not in caplog.text
+
+
+def test_a_client_that_resets_its_line_is_no_failure_of_the_model(
+    server: CaptionServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    over, failures = threading.Event(), []
+    shut = server.shutdown_request
+
+    def shutdown_request(request: Any) -> None:
+        shut(request)
+        over.set()
+
+    monkeypatch.setattr(server, "shutdown_request", shutdown_request)
+    monkeypatch.setattr(server, "handle_error", lambda *of: failures.append(sys.exc_info()))
+    with begun(server, "100") as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert over.wait(60)
+    assert failures == []
+    assert "the model failed" not in caplog.text
+
+
+def begun(server: CaptionServer, told: str) -> socket.socket:
+    """Return a line on which a request of ``told`` bytes was begun."""
+    line = socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {told}\r\n\r\n"
+    line.sendall(head.encode() + b"GET /health")
+    return line
+
+
+def answer_of(line: socket.socket) -> bytes:
+    """Return all that comes until the server hangs up."""
+    said = b""
+    with contextlib.suppress(ConnectionResetError):  # it hung up on what it had not read
+        while block := line.recv(1 << 16):
+            said += block
+    return said
 
 
 def test_a_body_that_is_refused_unread_leaves_the_line_in_order(server: CaptionServer) -> None:
