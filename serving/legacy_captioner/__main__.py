@@ -37,14 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
             for name, digest in found.items():
                 print(f"{digest}  {name}")
             return 0
-        _serve(options, found)
+        return _serve(options, found)
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR_EXIT_CODE
-    return 0
 
 
-def _serve(options: argparse.Namespace, found: dict[str, str]) -> None:
+def _serve(options: argparse.Namespace, found: dict[str, str]) -> int:
+    """Serve until the GPU fails the process; return its exit code."""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", options.revision):
         raise UserError(
             "the revision is not a commit",
@@ -75,7 +75,10 @@ def _serve(options: argparse.Namespace, found: dict[str, str]) -> None:
 
         server.captioner = XComposer2(options.model)
         logging.getLogger(__name__).info("the model is loaded")
-        threading.Event().wait()
+        server.broken.wait()
+        server.shutdown()
+    print("the GPU has failed; start the server anew", file=sys.stderr)
+    return 1
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -21,6 +21,7 @@ MAX_TEXT = 200_000  # characters of all turns
 MAX_PIXELS = 64_000_000  # of the picture as it comes
 MAX_NEW_TOKENS = 2048  # the release's own bound, and the default
 MAX_TEMPERATURE = 2.0
+MIN_TEMPERATURE = 0.01  # below it is 0: scores are divided by it, in fp16
 # frequency_penalty is taken and has no effect: beams are not penalised, and a temperature is what varies.
 _FIELDS = {
     "model",
@@ -110,12 +111,13 @@ def question(body: bytes, model: str, budgets: Budgets) -> Question:
     if fields.get("stream") or fields.get("n") not in (None, 1):
         raise Refused(400, "answers come one at a time and as a whole: stream and n are not supported")
     turns, image = _turns(fields.get("messages"))
+    temperature = float(_number("temperature", fields.get("temperature") or 0, 0, MAX_TEMPERATURE))
     wanted = fields.get("max_completion_tokens") or fields.get("max_tokens") or MAX_NEW_TOKENS
     return Question(
         wrapped(turns),
         None if image is None else whole_tiles(_picture(image), budgets),
         _number("max_tokens", wanted, 1, MAX_NEW_TOKENS, whole=True),
-        float(_number("temperature", fields.get("temperature") or 0, 0, MAX_TEMPERATURE)),
+        temperature if temperature >= MIN_TEMPERATURE else 0.0,
         None if fields.get("seed") is None else _number("seed", fields["seed"], 0, 2**63 - 1, whole=True),
     )
 

@@ -1,6 +1,6 @@
 """The HTTP server: one model, one question at a time, a few that wait.
 
-GET  /health                 200 once the model is loaded, 503 before
+GET  /health                 200 once the model is loaded, 503 before and when the GPU has failed
 GET  /v1/models              its name
 POST /v1/chat/completions    the OpenAI protocol, see `protocol`
 """
@@ -28,6 +28,9 @@ _BLOCK_BYTES = 1 << 20
 _LENGTH_DIGITS = 12  # of a number of bytes; Python reads no number of thousands
 _STALLED_S = 60.0  # a connection that sends nothing for so long is closed
 
+# After one of these every call of the process fails; want of memory ("CUDA out of memory") passes.
+_BROKEN = ("CUDA error", "cuDNN error")
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,8 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            ready = self.server.captioner is not None
-            self._reply(200 if ready else 503, {"status": "ok" if ready else "loading"})
+            status = "broken" if self.server.broken.is_set() else "ok"
+            status = "loading" if self.server.captioner is None else status
+            self._reply(200 if status == "ok" else 503, {"status": status})
         elif self.path == "/v1/models":
             listed = {"id": self.server.model, "object": "model", "created": 0, "owned_by": "share4video"}
             self._reply(200, {"object": "list", "data": [listed]})
@@ -57,9 +61,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, self.server.answer(body))
         except Refused as refusal:
             self._refuse(refusal)
-        except Exception:
+        except Exception as error:
             logger.exception("the model failed")
             self._refuse(Refused(500, "the model failed; the server's log says why"))
+            if any(sign in str(error) for sign in _BROKEN):
+                self.server.broken.set()
         finally:
             if place:
                 self.server.places.release()
@@ -115,7 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class CaptionServer(ThreadingHTTPServer):
-    """Serves a model under a name; ``captioner`` is set once it is loaded."""
+    """Serves a model under a name; ``captioner`` is set once it is loaded.
+
+    Attributes:
+        broken: set once the GPU can do nothing more for this process, which is to be started anew.
+    """
 
     daemon_threads = True
 
@@ -125,6 +135,7 @@ class CaptionServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
         self.model, self.budgets, self.captioner = model, budgets, captioner
         self.places = threading.BoundedSemaphore(MAX_WAITING)
+        self.broken = threading.Event()
         self._asking = threading.Lock()
 
     def answer(self, body: bytes) -> dict[str, Any]:

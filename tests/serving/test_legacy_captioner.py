@@ -55,14 +55,14 @@ class StandIn:
         self.text = f" A red ball rolls down a green hill. {END}\n[UNUSED_TOKEN_146]user"
         self.tokens = 9
         self.gate: threading.Event | None = None
-        self.fails = False
+        self.fails = ""
 
     def write(self, question: Question) -> Written:
         self.seen.append(question)
         if self.gate is not None:
             assert self.gate.wait(60)
         if self.fails:
-            raise RuntimeError("CUDA out of memory")
+            raise RuntimeError(self.fails)
         return Written(self.text, 1200 if question.image else 40, self.tokens)
 
 
@@ -123,6 +123,8 @@ def test_text_alone_will_do(client: openai.OpenAI, stand_in: StandIn) -> None:
     (seen,) = stand_in.seen
     assert seen.image is None
     assert (seen.temperature, seen.seed) == (0.7, 11)
+    ask(client, text_part("Summarize."), temperature=1e-30)
+    assert stand_in.seen[-1].temperature == 0  # what is divided by it would be infinite
 
 
 def test_it_says_what_it_serves_and_that_it_is_well(client: openai.OpenAI, server: CaptionServer) -> None:
@@ -271,10 +273,23 @@ def test_a_body_that_is_refused_unread_leaves_the_line_in_order(server: CaptionS
 
 
 def test_a_failure_of_the_model_is_told_without_its_words(client: openai.OpenAI, stand_in: StandIn) -> None:
-    stand_in.fails = True
+    stand_in.fails = "CUDA out of memory"
     with pytest.raises(openai.InternalServerError, match="log says why") as caught:
         ask(client, text_part("?"))
     assert "CUDA" not in str(caught.value)
+    stand_in.fails = ""
+    assert ask(client, text_part("?")).choices[0].finish_reason == "stop"
+
+
+def test_a_gpu_that_has_failed_is_not_called_well(
+    client: openai.OpenAI, stand_in: StandIn, server: CaptionServer
+) -> None:
+    stand_in.fails = "CUDA error: device-side assert triggered"
+    with pytest.raises(openai.InternalServerError):
+        ask(client, text_part("?"))
+    assert server.broken.wait(60)
+    health = httpx.get(f"{base_url(server)}/health", trust_env=False)
+    assert (health.status_code, health.json()) == (503, {"status": "broken"})
 
 
 def test_one_question_at_a_time_and_only_some_wait(
@@ -416,7 +431,9 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
         "from serving.legacy_captioner.protocol import Written\n"
         "class Fake:\n"
         "    def __init__(self, folder): assert os.environ['HF_HUB_OFFLINE'] == '1'\n"
-        "    def write(self, question): return Written('Served.[UNUSED_TOKEN_145]', 1, 2)\n"
+        "    def write(self, question):\n"
+        "        if 'Fail' in question.prompt: raise RuntimeError('CUDA error: unspecified launch failure')\n"
+        "        return Written('Served.[UNUSED_TOKEN_145]', 1, 2)\n"
         "model.XComposer2 = Fake"
     )
     process = subprocess.Popen(
@@ -432,6 +449,9 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
         http = openai.DefaultHttpxClient(trust_env=False)
         with openai.OpenAI(base_url=url, api_key="none", http_client=http, max_retries=4) as client:
             assert ask(client, text_part("?")).choices[0].message.content == "Served."
+            with pytest.raises(openai.APIError):
+                ask(client.with_options(max_retries=0), text_part("Fail."))
+        assert process.wait(60) == 1  # whoever started it starts it anew
     finally:
         process.kill()
         _, said = process.communicate()
