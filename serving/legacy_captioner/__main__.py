@@ -21,6 +21,8 @@ from serving.legacy_captioner.trust import hashes_of, read_list, require_own_cod
 from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 
 NAME = "Lin-Chen/ShareCaptioner-Video"
+# What transformers takes, before HF_HUB_CACHE, for the place of what it loads by name.
+_OLD_CACHES = ("PYTORCH_PRETRAINED_BERT_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "TRANSFORMERS_CACHE")
 WARNING = (
     "THIS SERVER RUNS PYTHON CODE THAT CAME WITH THE WEIGHTS (trust_remote_code). It is on for these files "
     "and no others:"
@@ -37,13 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
             for name, digest in found.items():
                 print(f"{digest}  {name}")
             return 0
-        return _serve(options, found)
+        with tempfile.TemporaryDirectory() as scratch:
+            return _serve(options, found, Path(scratch))
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR_EXIT_CODE
 
 
-def _serve(options: argparse.Namespace, found: dict[str, str]) -> int:
+def _serve(options: argparse.Namespace, found: dict[str, str], scratch: Path) -> int:
     """Serve until the GPU fails the process; return its exit code."""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", options.revision):
         raise UserError(
@@ -59,9 +62,10 @@ def _serve(options: argparse.Namespace, found: dict[str, str]) -> int:
     print(f"  revision {options.revision}", file=sys.stderr, flush=True)
     # before transformers is imported: it reads these once, and nothing may be fetched
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp()  # no code that another run left there
-    if options.hub:
-        os.environ["HF_HUB_CACHE"] = str(options.hub)
+    for name in _OLD_CACHES:
+        os.environ.pop(name, None)
+    os.environ["HF_HUB_CACHE"] = str(options.hub or scratch / "hub")  # without one nothing is found by name
+    os.environ["HF_MODULES_CACHE"] = str(scratch / "modules")  # no code that another run left there
     budgets = Budgets(most=options.max_tiles, other=options.tiles)
     try:
         server = CaptionServer(options.host, options.port, options.name, budgets)

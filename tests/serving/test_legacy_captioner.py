@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import socket
 import struct
@@ -427,10 +428,12 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
     (folder / "added.py").unlink()
 
     code = (
-        "import os, serving.legacy_captioner.model as model\n"
+        "import json, os, serving.legacy_captioner.model as model\n"
         "from serving.legacy_captioner.protocol import Written\n"
         "class Fake:\n"
-        "    def __init__(self, folder): assert os.environ['HF_HUB_OFFLINE'] == '1'\n"
+        "    def __init__(self, folder):\n"
+        "        names = 'HF_HUB_OFFLINE', 'HF_HUB_CACHE', 'HF_MODULES_CACHE', 'TRANSFORMERS_CACHE'\n"
+        "        print(json.dumps([os.environ.get(name) for name in names]), flush=True)\n"
         "    def write(self, question):\n"
         "        if 'Fail' in question.prompt: raise RuntimeError('CUDA error: unspecified launch failure')\n"
         "        return Written('Served.[UNUSED_TOKEN_145]', 1, 2)\n"
@@ -442,16 +445,22 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "TRANSFORMERS_CACHE": str(tmp_path)},
     )
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
+        offline, hub, modules, cache = json.loads(process.stdout.readline())
+        assert (offline, cache) == ("1", None)
+        scratch = Path(hub).parent
+        assert Path(modules).parent == scratch != tmp_path
         http = openai.DefaultHttpxClient(trust_env=False)
         with openai.OpenAI(base_url=url, api_key="none", http_client=http, max_retries=4) as client:
             assert ask(client, text_part("?")).choices[0].message.content == "Served."
             with pytest.raises(openai.APIError):
                 ask(client.with_options(max_retries=0), text_part("Fail."))
         assert process.wait(60) == 1  # whoever started it starts it anew
+        assert not scratch.exists()
     finally:
         process.kill()
         _, said = process.communicate()
