@@ -17,7 +17,13 @@ from pathlib import Path
 
 from serving.legacy_captioner.protocol import Budgets
 from serving.legacy_captioner.server import CaptionServer
-from serving.legacy_captioner.trust import hashes_of, read_list, require_own_code, require_trusted
+from serving.legacy_captioner.trust import (
+    hashes_of,
+    read_list,
+    require_own_code,
+    require_trusted,
+    write_cache_version,
+)
 from share4video.errors import USER_ERROR_EXIT_CODE, UserError
 
 NAME = "Lin-Chen/ShareCaptioner-Video"
@@ -34,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         folders = {"model": options.model, **({"hub": options.hub} if options.hub else {})}
+        if options.verb == "list" and options.hub:
+            write_cache_version(options.hub)
         found = hashes_of(folders, lambda name: print(f"hashing {name}", file=sys.stderr))
         if options.verb == "list":
             for name, digest in found.items():

@@ -7,6 +7,7 @@ else: no name on a hub, no file that is not listed, none that differs by a byte.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,6 +51,18 @@ def hashes_of(
             if len(found) > MAX_FILES:
                 raise UserError("too many files", where=str(folder), fix="name the model's own folder")
     return found
+
+
+def write_cache_version(hub: Path) -> None:
+    """Write the file that transformers writes into a hub cache when it is imported and finds none.
+
+    Else it would come to the folder after its files were listed. Where the folder cannot be written,
+    transformers cannot write it either.
+    """
+    version = hub / "version.txt"
+    if hub.is_dir() and not version.exists():
+        with contextlib.suppress(OSError):
+            version.write_text("1")  # of the cache's layout, of which there is no later one
 
 
 def _sha256(stream: BinaryIO) -> str:

@@ -407,8 +407,12 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
     def done(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120)
 
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    of_hub = done("list", "--model", str(folder), "--hub", str(hub))
+    assert f"{hashlib.sha256(b'1').hexdigest()}  hub/version.txt\n" in of_hub.stdout  # as transformers does
     listed = done("list", "--model", str(folder))
-    assert listed.returncode == 0
+    assert (listed.returncode, "hub/" in listed.stdout) == (0, False)
     allowed = tmp_path / "allowed"
     allowed.write_text(listed.stdout)
     given = ["serve", "--model", str(folder), "--allow", str(allowed), "--port", "0"]
