@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR_EXIT_CODE
+    except KeyboardInterrupt:  # how a container of it is stopped, too
+        return 0
 
 
 def _serve(options: argparse.Namespace, found: dict[str, str], scratch: Path) -> int:

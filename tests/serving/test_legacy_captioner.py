@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -471,6 +472,27 @@ def test_the_command_lists_refuses_and_serves(folder: Path, tmp_path: Path) -> N
     assert "RUNS PYTHON CODE THAT CAME WITH THE WEIGHTS" in said
     assert f"{hashlib.sha256(b'{}').hexdigest()}  model/tokenizer_config.json" in said
     assert f"revision {'a' * 40}" in said
+
+
+def test_it_ends_when_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    """By the signal that its image names."""
+    found = hashes_of({"model": folder})
+    (tmp_path / "allowed").write_text("".join(f"{digest}  {name}\n" for name, digest in found.items()))
+    container = (ROOT / "images" / "legacy-captioner" / "Containerfile").read_text()
+    named = re.findall(r"^STOPSIGNAL (\w+)$", container, re.MULTILINE)
+    given = ["--model", str(folder), "--allow", str(tmp_path / "allowed"), "--revision", "a" * 40]
+    code = "import serving.legacy_captioner.model as model\nmodel.XComposer2 = lambda folder: None"
+    with subprocess.Popen(
+        command("serve", *given, "--port", "0", code=code),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        process.send_signal(signal.Signals[named[0]])
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in said) == (0, False)
 
 
 def test_it_needs_nothing_but_pillow_until_the_model_is_loaded() -> None:
