@@ -33,6 +33,7 @@ WARNING = (
     "THIS SERVER RUNS PYTHON CODE THAT CAME WITH THE WEIGHTS (trust_remote_code). It is on for these files "
     "and no others:"
 )
+PICKLE_WARNING = "PICKLES ARE TAKEN (--allow-pickle): such weights may hold code, too, which nobody can read"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         folders = {"model": options.model, **({"hub": options.hub} if options.hub else {})}
         if options.verb == "list" and options.hub:
             write_cache_version(options.hub)
-        found = hashes_of(folders, lambda name: print(f"hashing {name}", file=sys.stderr))
+        found = hashes_of(
+            folders, lambda name: print(f"hashing {name}", file=sys.stderr), allow_pickle=options.allow_pickle
+        )
         if options.verb == "list":
             for name, digest in found.items():
                 print(f"{digest}  {name}")
@@ -67,6 +70,8 @@ def _serve(options: argparse.Namespace, found: dict[str, str], scratch: Path) ->
     require_trusted(found, read_list(options.allow))
     require_own_code(options.model)
     print(WARNING, file=sys.stderr)
+    if options.allow_pickle:
+        print(PICKLE_WARNING, file=sys.stderr)
     for name, digest in found.items():
         print(f"  {digest}  {name}", file=sys.stderr)
     print(f"  revision {options.revision}", file=sys.stderr, flush=True)
@@ -102,6 +107,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     serving = verbs.add_parser("serve", help="serve the model")
     for verb in (listing, serving):
         verb.add_argument("--model", type=Path, required=True, help="the checkpoint's folder with its code")
+        verb.add_argument("--allow-pickle", action="store_true", help="take weights that are pickles, too")
         verb.add_argument("--hub", type=Path, help="a hub cache with what that code loads by name (CLIP)")
     serving.add_argument("--allow", type=Path, required=True, help="the list that `list` printed")
     serving.add_argument("--revision", required=True, help="the commit the folder was downloaded at")

@@ -20,20 +20,25 @@ from share4video.errors import UserError, reading
 
 MAX_LIST_BYTES = 1 << 20
 MAX_FILES = 10_000
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 _REMADE = "read what has changed, and make the list again with python -m serving.legacy_captioner list"
 
 
 def hashes_of(
-    folders: Mapping[str, Path], progress: Callable[[str], None] = lambda name: None
+    folders: Mapping[str, Path],
+    progress: Callable[[str], None] = lambda name: None,
+    *,
+    allow_pickle: bool = False,
 ) -> dict[str, str]:
     """Return the SHA-256 of every file in ``folders``, by ``<name of the folder>/<path in it>``.
 
     Args:
         progress: called with each file's name before it is read; weights are gigabytes.
+        allow_pickle: take files of a kind that can run code when it is loaded, which nobody can read.
 
     Raises:
-        UserError: there is no such folder, a link leads out of it, or a file cannot be read.
+        UserError: there is no such folder, a link leads out of it, a file cannot be read, or is a pickle.
     """
     found = {}
     for name, folder in folders.items():
@@ -45,6 +50,13 @@ def hashes_of(
             )
         for path in _files(folder):
             told = f"{name}/{path.relative_to(folder).as_posix()}"
+            if path.suffix.lower() in PICKLES and not allow_pickle:
+                raise UserError(
+                    "a pickle can run code when it is loaded",
+                    where=told,
+                    fix="convert it to safetensors (serving/legacy_captioner/README.md) or delete it; "
+                    "--allow-pickle takes it, where you trust whoever made it",
+                )
             progress(told)
             with reading("a file of the model", path), path.open("rb") as stream:
                 found[told] = _sha256(stream)

@@ -357,7 +357,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Model"}}')
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "modeling.py").write_text("print('hello')")
-    (folder / "deep" / "weights.bin").write_bytes(b"0" * 3000)
+    (folder / "deep" / "weights.safetensors").write_bytes(b"0" * 3000)
     return folder
 
 
@@ -375,6 +375,14 @@ def test_exactly_the_listed_files_are_trusted(folder: Path, tmp_path: Path) -> N
     (folder / "modeling.py").write_text("print('hellO')")
     with pytest.raises(UserError, match=r"not the one on the allow-list \(model/modeling.py\)"):
         require_trusted(hashes_of({"model": folder}), read_list(listed))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "deep/a.pt", "a.PTH", "a.pkl", "a.ckpt"])
+def test_pickles_are_refused_unless_they_are_asked_for(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"\x80\x04N.")
+    with pytest.raises(UserError, match=re.escape(f"can run code when it is loaded (model/{name})")):
+        hashes_of({"model": folder})
+    assert f"model/{name}" in hashes_of({"model": folder}, allow_pickle=True)
 
 
 def test_links_out_of_the_folder_are_refused(folder: Path, tmp_path: Path) -> None:
