@@ -24,18 +24,20 @@ from share4video.captioning.client import (
 from share4video.captioning.conversations import varied
 from share4video.captioning.differential import ATTEMPTS, Failure
 from share4video.captioning.role_inputs import KeyFrame
+from share4video.captioning.roles import without_system
 from share4video.captioning.scheduler import Call
 from share4video.captioning.steps import call_key
 from share4video.captioning.teacher import labelled
+from share4video.config import EngineSpec
 
 JUDGE = "judge"
-VERSION = "judge-1"
+_VERSION = "judge-1"
 CRITERIA = ("omissions_fabrications", "distortion", "temporal_mismatch")
 MAX_FRAMES = 16
 MAX_TOKENS = 300
 UNPARSABLE = "the judge's answer is not the JSON that was asked for"
 
-_FRAME_LABEL = "Frame {number} at {time_s} s:"  # part of VERSION
+_FRAME_LABEL = "Frame {number} at {time_s} s:"  # part of the version
 _BLOCKS = """### Character
 You are a strict and fair judge of video captions.
 ### Skills
@@ -51,6 +53,11 @@ frames (sound, what is between them) is no fault. Answer with one JSON object an
 ### Structured input
 The key frames in order of time, each with its number and its time in seconds, then the caption."""
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
+
+
+def version(judge: EngineSpec) -> str:
+    """Return the name of the prompts as a judge is sent them."""
+    return _VERSION + ("" if judge.system_message else "+nosystem")
 
 
 class Verdict(BaseModel):
@@ -88,12 +95,18 @@ def is_judged(clip_id: str, share: float) -> bool:
 class JudgeConversation:
     """One caption put before the judge, once more where the answer cannot be read.
 
+    Args:
+        system_message: whether the judge's chat template takes one.
+
     Attributes:
         result: None until it is over.
     """
 
-    def __init__(self, clip_id: str, frames: Sequence[KeyFrame], caption: str) -> None:
+    def __init__(
+        self, clip_id: str, frames: Sequence[KeyFrame], caption: str, *, system_message: bool = True
+    ) -> None:
         self.result: Verdict | Failure | None = None
+        self._system_message = system_message
         self._clip_id, self._caption, self._attempt = clip_id, caption, 0
         self._frames = _some(frames)
 
@@ -118,7 +131,8 @@ class JudgeConversation:
             self.result = Failure(UNPARSABLE)
 
     def _request(self) -> ChatRequest:
-        request = ChatRequest(judge_messages(self._frames, self._caption), MAX_TOKENS)
+        asked = judge_messages(self._frames, self._caption)
+        request = ChatRequest(asked if self._system_message else without_system(asked), MAX_TOKENS)
         return varied(request, self._attempt, f"{self._clip_id}/{JUDGE}")
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "prompt_name",
     "prompt_version",
     "require_role",
+    "without_system",
 ]
 
 Dialect = Literal["sharecaptioner", "teacher"]
@@ -81,7 +82,7 @@ def messages(wording: Wording, given: RoleInput) -> list[Message]:
     """
     if isinstance(wording, Adapted):
         found = _messages(wording.words, given, wording.tiles)
-        return found if wording.system_message else _without_system(found)
+        return found if wording.system_message else without_system(found)
     return _messages(wording, given, None)
 
 
@@ -93,7 +94,7 @@ def _messages(words: Dialect | PromptSet, given: RoleInput, tiles: TileBudgets |
     return teacher.messages(given)
 
 
-def _without_system(found: list[Message]) -> list[Message]:
+def without_system(found: list[Message]) -> list[Message]:
     """Return messages with the system's text at the head of the first user message."""
     first, *others = found
     if first["role"] != "system":

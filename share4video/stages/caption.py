@@ -22,7 +22,7 @@ from share4video.captioning.domain_guard import engine_domain, refuse_mixed
 from share4video.captioning.engine import connect_all, identity, resolve
 from share4video.captioning.journal import open_journal
 from share4video.captioning.judge import JUDGE
-from share4video.captioning.judge import VERSION as JUDGE_PROMPTS
+from share4video.captioning.judge import version as judge_version
 from share4video.captioning.roles import prompt_version
 from share4video.captioning.spending import Budget, Spending
 from share4video.config import CaptionConfig, ChecksConfig, EngineSpec
@@ -168,7 +168,7 @@ def _identity_of_checks(checks: ChecksConfig) -> dict[str, str]:
     if (frame_text := frame_text_of(checks)) is not None:
         named["frame_text"] = frame_text.identity
     if checks.judge is not None:
-        named |= {"judge": identity(checks.judge), "judge_prompts": JUDGE_PROMPTS}
+        named |= {"judge": identity(checks.judge), "judge_prompts": judge_version(checks.judge)}
     return named
 
 

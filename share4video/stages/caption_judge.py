@@ -16,10 +16,10 @@ from share4video.captioning.judge import (
     CRITERIA,
     JUDGE,
     UNPARSABLE,
-    VERSION,
     JudgeConversation,
     Verdict,
     is_judged,
+    version,
 )
 from share4video.captioning.scheduler import Finished, converse
 from share4video.captioning.spending import Budget, Spending
@@ -47,7 +47,7 @@ async def judge_clips(
     Raises:
         UserError: the judge refuses the key or everything, or does not answer, or the budget is spent.
     """
-    jobs = _JudgeJobs(clips, share)
+    jobs = _JudgeJobs(clips, share, endpoint.spec.system_message)
     results: dict[str, Verdict | Failure] = {}
     spent = Spending()
 
@@ -59,15 +59,15 @@ async def judge_clips(
 
     async with ChatClient(endpoint) as client:
         await converse(jobs, {JUDGE: client}, journal, done, budget=budget)
-    by = {"role": "summary", "engine": identity(endpoint.spec), "prompt_version": VERSION}
+    by = {"role": "summary", "engine": identity(endpoint.spec), "prompt_version": version(endpoint.spec)}
     return [{"clip_id": clip_id, **_points(results[clip_id]), **by} for clip_id in sorted(results)], spent
 
 
 class _JudgeJobs:
     """The clips of the share that have a summary, as conversations of one call."""
 
-    def __init__(self, clips: ClipSpool, share: float) -> None:
-        self._clips = clips
+    def __init__(self, clips: ClipSpool, share: float, system_message: bool) -> None:
+        self._clips, self._system_message = clips, system_message
         chosen = [
             (number, clip["clip_id"], chain.summary.text)
             for number, (clip, chain) in enumerate(clips.finished())
@@ -80,7 +80,8 @@ class _JudgeJobs:
 
     def open(self, number: int) -> tuple[str, JudgeConversation]:
         clip_id, frames = self._clips.load(self._numbers[number])
-        return clip_id, JudgeConversation(clip_id, frames, self._summaries[number])
+        summary = self._summaries[number]
+        return clip_id, JudgeConversation(clip_id, frames, summary, system_message=self._system_message)
 
 
 def _points(result: Verdict | Failure) -> Row:
