@@ -56,9 +56,10 @@ class EngineSpec(Config):
     def wording(self) -> Wording:
         """How it is asked: in its own prompts where there are some, else in its dialect; in its form."""
         words = self.prompts or self.dialect
-        if self.tiles is None and self.system_message:
+        system_message = self.system_message or words == "sharecaptioner"  # which has none to begin with
+        if self.tiles is None and system_message:
             return words
-        return Adapted(words=words, tiles=self.tiles, system_message=self.system_message)
+        return Adapted(words=words, tiles=self.tiles, system_message=system_message)
 
 
 class EnginesConfig(Config):

@@ -159,6 +159,17 @@ def test_without_budgets_nothing_changes() -> None:
     assert prompt_version(spec.wording) == "sharecaptioner-1"
 
 
+def test_a_dialect_without_a_system_message_is_the_same_for_a_model_that_takes_none() -> None:
+    untold: dict[str, Any] = {"url": "http://host/v1", "model": "m", "system_message": False}
+    assert EngineSpec(**untold).wording == "sharecaptioner"
+    assert EngineSpec(**untold, tiles=RELEASED).wording == SENT
+    own = PromptSet.model_validate(
+        {"name": "own", "base": "sharecaptioner", "roles": {"first": {"system": "Short.", "user": "Tell."}}}
+    )
+    assert prompt_version(EngineSpec(**untold, prompts=own).wording) == prompt_version(own) + "+nosystem"
+    assert prompt_version(EngineSpec(**untold, dialect="teacher").wording).endswith("+nosystem")
+
+
 def test_own_prompts_are_shown_the_same_tiles() -> None:
     own = PromptSet.model_validate(
         {"name": "own", "base": "sharecaptioner", "roles": {"first": {"user": "Describe it."}}}
@@ -242,7 +253,9 @@ def test_the_gateway_asks_in_the_same_form() -> None:
     given: dict[str, Any] = {"upstream_url": "http://host/v1", "role": "captioner"}
     settings = GatewaySettings(**given, tiles={"fast": 55, "sliding": 25}, system_message=False)
     asked = _endpoint(settings, settings.upstream_url, "m").spec.wording
-    assert prompt_version(asked) == "sharecaptioner-1+tiles-fast55-sliding25+nosystem"
+    assert prompt_version(asked) == "sharecaptioner-1+tiles-fast55-sliding25"
+    untold = GatewaySettings(**given, dialect="teacher", system_message=False)
+    assert prompt_version(_endpoint(untold, "http://h/v1", "m").spec.wording).endswith("+nosystem")
     assert prompt_version(_endpoint(GatewaySettings(**given), "http://h/v1", "m").spec.wording) == (
         "sharecaptioner-1"
     )

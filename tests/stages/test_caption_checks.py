@@ -79,6 +79,27 @@ def test_the_judge_rates_a_share_of_the_clips(
     assert run_stage(inputs, config, store).metrics == metrics  # and nobody was asked: the judge is gone
 
 
+def test_a_judge_that_takes_no_system_message_is_sent_none(
+    store: LocalStore, fake_engine: FakeEngine, work_root: Path
+) -> None:
+    inputs = inputs_of(store, fake_engine.spec(), lengths=[1])
+    with engine_host() as host:
+        host.answer = lambda _: json.dumps(VERDICT)
+        judge = host.spec(model="judge", revision="7", system_message=False)
+        config = CaptionConfig(checks=ChecksConfig(judge=judge, judge_share=1.0))
+        result = run_stage(inputs, config, store)
+        told = judge.model_copy(update={"system_message": True})
+        again = CaptionConfig(checks=ChecksConfig(judge=told, judge_share=1.0))
+        assert run_stage(inputs, again, store).ref.key != result.ref.key
+        untold, usual = host.seen
+    (asked,) = untold["messages"]
+    system, user = usual["messages"]
+    assert (asked["role"], system["role"], user["role"]) == ("user", "system", "user")
+    assert asked["content"] == [{"type": "text", "text": system["content"] + "\n\n"}, *user["content"]]
+    (row,) = rows_of(store, result, "judgements")
+    assert (row["prompt_version"], row["score"]) == ("judge-1+nosystem", 2)
+
+
 def test_where_a_judge_is_does_not_name_the_output(
     store: LocalStore, fake_engine: FakeEngine, work_root: Path
 ) -> None:
