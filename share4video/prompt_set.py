@@ -186,6 +186,11 @@ class PromptSet(_Part):
     base: Base = "teacher"
     roles: RolePrompts
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether an example of any role has pictures."""
+        return any(one.images for prompt in self.roles.given().values() for one in prompt.examples)
+
     @model_validator(mode="after")
     def _sound(self) -> PromptSet:
         if self.name in get_args(Base):

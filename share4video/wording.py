@@ -57,6 +57,8 @@ class Adapted(BaseModel):
     def version(self) -> str:
         """What the form adds to the version of the prompts."""
         tiles = self.tiles.version if self.tiles else ""
+        if self.tiles and isinstance(self.words, PromptSet) and self.words.shows_pictures:
+            tiles += "-examples"  # once they were sent as they came
         return tiles + ("" if self.system_message else "+nosystem")
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import assert_never
 
 from share4video.captioning import sharecaptioner, teacher
-from share4video.captioning.client import image_part, text_part
+from share4video.captioning.client import text_part
 from share4video.captioning.role_inputs import (
     Brief,
     Difference,
@@ -59,7 +59,7 @@ def messages(prompts: PromptSet, given: RoleInput, tiles: TileBudgets | None = N
     system = base_system if own.system is None else own.system
     turns: list[Message] = [{"role": "system", "content": system}] if system else []
     for example in own.examples:
-        shown = [image_part(picture) for picture in example.pictures()]
+        shown = [sharecaptioner.example_picture(data, given, tiles) for data in example.pictures()]
         said = [text_part(example.user)] if example.user else []
         turns.append({"role": "user", "content": [*shown, *said]})
         turns.append({"role": "assistant", "content": example.assistant})

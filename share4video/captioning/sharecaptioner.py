@@ -128,10 +128,19 @@ def picture(given: RoleInput, tiles: TileBudgets | None = None) -> list[Message]
     composed = _composed(given)
     if composed is None:
         return []
-    if tiles is not None:
-        alone = isinstance(given, First | Difference)
-        composed = hd_transform(composed, tiles.sliding if alone else tiles.fast, tiles.side)
-    return [_image(composed)]
+    return [_image(composed if tiles is None else _tiled(composed, given, tiles))]
+
+
+def example_picture(data: bytes, given: RoleInput, tiles: TileBudgets | None) -> Message:
+    """Return a picture of an example, a file, as the role's own would be sent: it is composed already."""
+    if tiles is None:
+        return image_part(data)
+    return _image(_tiled(Image.open(io.BytesIO(data)).convert("RGB"), given, tiles))
+
+
+def _tiled(image: Image.Image, given: RoleInput, tiles: TileBudgets) -> Image.Image:
+    alone = isinstance(given, First | Difference)
+    return hd_transform(image, tiles.sliding if alone else tiles.fast, tiles.side)
 
 
 def _composed(given: RoleInput) -> Image.Image | None:

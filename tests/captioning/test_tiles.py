@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -179,6 +180,20 @@ def test_own_prompts_are_shown_the_same_tiles() -> None:
     (image,) = images_of(messages(words, First(shown))[-1])
     assert size_of(image) == (1008, 672)
     assert prompt_version(words) == prompt_version(own) + "+tiles-fast16-sliding9"
+
+
+def test_pictures_of_examples_are_whole_tiles_within_the_roles_budget() -> None:
+    shown = base64.b64encode(picture("blue", (640, 360))).decode()
+    example = {"images": [shown], "assistant": "A blue wall."}
+    roles = {role: {"user": "Describe it.", "examples": [example]} for role in ("first", "fast")}
+    own = PromptSet.model_validate({"name": "own", "base": "sharecaptioner", "roles": roles})
+    words = Adapted(words=own, tiles=RELEASED)
+    for role, most in ((asked("first", 1, (64, 64)), 9), (asked("fast", 3, (64, 64)), 16)):
+        (plain,) = images_of(messages(own, role)[0])
+        (sent,) = images_of(messages(words, role)[0])
+        assert size_of(plain) == (640, 360)
+        assert size_of(sent) == hd_size(640, 360, most)
+    assert prompt_version(words) == prompt_version(own) + "+tiles-fast16-sliding9-examples"
 
 
 def test_budgets_are_for_the_dialect_of_one_picture() -> None:
