@@ -35,6 +35,7 @@ from share4video.media.limits import Limits, MediaError
 CALLS_PER_WORKER = 500
 _START_S = 120.0  # starting a worker imports its libraries, which takes long on a loaded machine
 _STOP_S = 2.0
+_LOOK_S = 0.1  # how often a call that waits for a worker looks whether it was ended
 _PIPE_BYTES = 1 << 20
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +91,11 @@ class Cancellation:
             for worker in self._workers:
                 worker.interrupt()
 
+    def check(self) -> None:
+        """Raise Cancelled where the block's calls have been ended."""
+        if self._cancelled:
+            raise Cancelled
+
     @contextmanager
     def watch(self, worker: GuardedWorker) -> Iterator[None]:
         """Tie a worker to the block for one call. Raises Cancelled where the call was ended, or came late."""
@@ -106,6 +112,9 @@ class Cancellation:
         finally:
             with self._lock:
                 self._workers.discard(worker)
+                ended = self._cancelled
+            if ended:  # it was killed, if only just after its answer: nobody else may be given it
+                worker.kill()
 
 
 _cancellation: ContextVar[Cancellation | None] = ContextVar("share4video_decoding", default=None)
@@ -337,7 +346,8 @@ class WorkerPool:
 
     @contextmanager
     def _lease(self) -> Iterator[GuardedWorker]:
-        with self._places:
+        cancellation = _cancellation.get()
+        with self._place(cancellation):
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
             if worker is not None and not worker.alive:  # it was killed while it had nothing to do
@@ -346,7 +356,6 @@ class WorkerPool:
             worker = worker or GuardedWorker()
             with self._lock:
                 self._leased.add(worker)
-            cancellation = _cancellation.get()
             try:
                 with cancellation.watch(worker) if cancellation else contextlib.nullcontext():
                     yield worker
@@ -358,6 +367,17 @@ class WorkerPool:
                 elif worker.alive:
                     with self._lock:
                         self._idle.append(worker)
+
+    @contextmanager
+    def _place(self, cancellation: Cancellation | None) -> Iterator[None]:
+        """Wait for one of the workers. Raises Cancelled where the call is ended meanwhile."""
+        while not self._places.acquire(timeout=_LOOK_S if cancellation else None):
+            if cancellation:
+                cancellation.check()
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers at hand."""

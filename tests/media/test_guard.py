@@ -22,7 +22,7 @@ import av
 import pytest
 
 from share4video.media import decode, guard
-from share4video.media.guard import Cancellation, Cancelled, WorkerPool
+from share4video.media.guard import Cancellation, Cancelled, GuardedWorker, WorkerPool
 from share4video.media.limits import Limits, MediaError
 from share4video.media.worker import raised_in_pyav
 from tests.media.clips import FPS, FRAMES, number_in, write_clip
@@ -344,6 +344,40 @@ def test_a_call_can_be_ended_from_outside(pool: WorkerPool, clip: Path) -> None:
             look(pool, clip)  # what the block still asks for is not begun
     assert not alive(worker)
     assert look(pool, clip) == FPS  # outside the block nothing is ended
+
+
+def test_a_worker_whose_call_was_ended_too_late_is_not_handed_on(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has its answer; the kill is sent, and has not come through."""
+    worker, cancellation = GuardedWorker(), Cancellation()
+    monkeypatch.setattr(worker, "interrupt", lambda: None)
+    with cancellation.watch(worker):
+        worker.call("frames", str(clip), {"times_s": [1.0], **HOW}, Limits())
+        cancellation.cancel()
+    assert not worker.alive
+
+
+def test_a_call_that_waits_for_a_worker_can_be_ended(clip: Path) -> None:
+    pool = WorkerPool(1)
+    cancellation = Cancellation()
+    waiting = threading.Event()
+
+    def wait() -> int:
+        waiting.set()
+        return look(pool, clip)
+
+    shots = pool.stream("frames", str(clip), {"times_s": [1.0], **HOW}, Limits())
+    next(shots)  # it keeps the one worker until it is read to its end
+    with cancellation.block(), ThreadPoolExecutor(1) as threads:
+        waits = threads.submit(copy_context().run, wait)
+        assert waiting.wait(30)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            waits.result(30)
+    assert len(list(shots)) == 0
+    assert look(pool, clip) == FPS
+    pool.close()
 
 
 def _working(pid: int) -> bool:
