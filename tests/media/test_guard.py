@@ -336,7 +336,8 @@ def test_a_call_can_be_ended_from_outside(pool: WorkerPool, clip: Path) -> None:
     cancellation = Cancellation()
     with cancellation.block(), ThreadPoolExecutor(1) as threads:
         under_way = threads.submit(copy_context().run, look, pool, clip, None, every_frame)
-        assert eventually(lambda: _working(worker))
+        begun = _ticks(worker)
+        assert eventually(lambda: _ticks(worker) >= begun + 5)  # more than ending the call before took
         cancellation.cancel()
         with pytest.raises(Cancelled):
             under_way.result(30)
@@ -380,6 +381,6 @@ def test_a_call_that_waits_for_a_worker_can_be_ended(clip: Path) -> None:
     pool.close()
 
 
-def _working(pid: int) -> bool:
-    """Whether a process is using its processor."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+def _ticks(pid: int) -> int:
+    """Return how long a process has used its processor, in ticks of (usually) 10 ms."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
