@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -51,7 +52,8 @@ class ObjectSource:
         except TimeoutError:
             seconds = f"{self.timeout_s:g} seconds"
             raise Refusal(422, "media_timeout", f"the {kind} could not be fetched in {seconds}") from None
-        except (UserError, httpx.HTTPError) as error:  # this gateway's set-up, not the caller's to read
+        except (UserError, httpx.HTTPError, httpx.InvalidURL) as error:
+            # This gateway's set-up, which is not the caller's to read.
             logger.warning("cannot read %r from the store: %s", address, error or type(error).__name__)
             raise _store_failed(bucket) from error
 
@@ -71,7 +73,7 @@ class ObjectSource:
 
     async def _fetch(self, bucket: str, key: str, target: BinaryIO, kind: str, max_bytes: int) -> None:
         # The server is the operator's, so that proxies of the environment are meant for it.
-        client = httpx.AsyncClient(verify=tls_context(*_AUTHORITIES), timeout=self.timeout_s, trust_env=True)
+        client = httpx.AsyncClient(verify=_trust(), timeout=self.timeout_s, trust_env=True)
         region = None
         async with client:
             for _ in range(2):
@@ -90,6 +92,15 @@ class ObjectSource:
                     break
         logger.warning("the store answered with status %d for %r", status, f"s3://{bucket}/{key}")
         raise _store_failed(bucket)
+
+
+def _trust() -> ssl.SSLContext:
+    """Return what the store's certificate is checked against. Raises UserError where it cannot be read."""
+    try:
+        return tls_context(*_AUTHORITIES)
+    except OSError as error:  # ssl.SSLError is one: the file holds no certificates
+        names = " or ".join(_AUTHORITIES)
+        raise UserError(f"certificates cannot be read: {error}", fix=f"correct {names}") from error
 
 
 def _store_failed(bucket: str) -> Refusal:
