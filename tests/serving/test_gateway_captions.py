@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from serving.gateway.process import Gateway, free_port, gateway_process
 from serving.gateway.settings import GatewaySettings
-from share4video.captioning import sharecaptioner
+from share4video.captioning import sharecaptioner, teacher
 from share4video.media.compose import frame_grid, stacked_pair, tall_strip
 from share4video.media.decode import uniform_frames
 from share4video.synthetic.clips import write_clip
@@ -54,6 +54,49 @@ def captioner(running_upstream: UpstreamHost, summarizer: UpstreamHost, folder: 
     )
     with gateway_process(settings, log=folder / "captioner.log") as running:
         yield running
+
+
+def test_a_model_is_sent_whole_tiles_where_it_wants_them(
+    upstream: UpstreamHost, folder: Path, scene: Path
+) -> None:
+    settings = adapted(upstream, folder, tiles={"fast": 4, "sliding": 1})
+    with gateway_process(settings, log=folder / "tiled.log") as tiled:
+        fast = ask(tiled, {"role": "fast", "video_url": scene.as_uri()})
+        sliding = ask(tiled, {"role": "sliding", "stream": False, "video_url": scene.as_uri()})
+    assert (fast.status_code, sliding.status_code) == (200, 200)
+    strip, *others = [picture_of(request) for request in upstream.seen if pictures_in(request)]
+    assert strip.width % 336 == strip.height % 336 == 0
+    assert 1 < strip.width * strip.height // 336**2 <= 4
+    assert {one.size for one in others} == {(336, 336)}
+
+
+def test_a_model_that_takes_no_system_message_is_sent_none(
+    upstream: UpstreamHost, folder: Path, scene: Path
+) -> None:
+    settings = adapted(upstream, folder, dialect="teacher", system_message=False)
+    with gateway_process(settings, log=folder / "untold.log") as untold:
+        answer = ask(untold, {"role": "fast", "video_url": scene.as_uri()})
+    assert answer.status_code == 200
+    (request,) = upstream.seen
+    (message,) = request["messages"]
+    assert message["role"] == "user"
+    assert message["content"][0]["text"] == teacher.SYSTEM["fast"] + "\n\n"
+
+
+def adapted(upstream: UpstreamHost, folder: Path, **form: Any) -> GatewaySettings:
+    """Return the settings of a captioner that asks one model in the form it takes."""
+    given: dict[str, Any] = {"upstream_url": upstream.base_url, "upstream_model": MODEL, "role": "captioner"}
+    return GatewaySettings(**given, host="127.0.0.1", port=free_port(), file_root=folder, **form)
+
+
+def pictures_in(request: dict[str, Any]) -> list[str]:
+    parts = [part for message in request["messages"] for part in message["content"]]
+    return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+
+
+def picture_of(request: dict[str, Any]) -> Image.Image:
+    (address,) = pictures_in(request)
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
 
 
 @pytest.fixture(scope="module")
