@@ -17,7 +17,6 @@ from benchmarks.attacks import ALLOWED_PREFIX, Attack
 from benchmarks.refusals import Outcome, Target, send, table, target
 
 FETCH_S, DECODE_S, STALL_S = 1.5, 4.0, 1.0
-SLACK_S = 60.0  # for cores that others use, too: far less than 3 GiB, or an endless answer, would take
 MAX_VIDEO_BYTES = 16 << 20
 ON_THE_WAY_BYTES = 16 << 20  # that a host has sent and a gateway has not read
 # A decoder may take 1 GiB, the largest picture taken 28 MB; 3 GiB of a file would show.
@@ -62,9 +61,15 @@ def test_reasons_are_sentences_that_give_nothing_away(attacked: tuple[Target, li
             assert secret not in one.sentence
 
 
-def test_refusals_end_in_time(attacked: tuple[Target, list[Outcome]]) -> None:
+def test_what_would_not_end_is_ended_by_the_setting_for_it(attacked: tuple[Target, list[Outcome]]) -> None:
     _, outcomes = attacked
-    assert [one for one in outcomes if one.seconds > FETCH_S + DECODE_S + STALL_S + SLACK_S] == []
+    fetched = [one.sentence for one in outcomes if one.code == "media_timeout"]
+    assert len(fetched) >= 6
+    assert all(f" in {FETCH_S:g} seconds" in sentence for sentence in fetched)
+    (sent,) = [one.sentence for one in outcomes if one.code == "body_too_slow"]
+    assert f"stopped coming for {STALL_S:g} seconds" in sent
+    (decoded,) = [one.sentence for one in outcomes if one.attack == "JPEG of 60,000 scans"]
+    assert f"longer than the {DECODE_S:g} s allowed" in decoded
 
 
 def test_refusals_take_little_memory(attacked: tuple[Target, list[Outcome]]) -> None:
