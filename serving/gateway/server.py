@@ -7,6 +7,7 @@ before it registers its own: of two routes with one path, the first answers.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -106,6 +107,8 @@ class GatewayServer(kserve.ModelServer):
 
 def serve(settings: GatewaySettings) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises UserError where a setting names what is not there."""
+    for client in ("httpx", "httpcore"):  # they tell whole addresses, those among them that are signed
+        logging.getLogger(client).setLevel(logging.WARNING)
     upstream = Upstream.from_settings(settings)
     upstreams = [upstream]
     visual = VisualInput(settings)

@@ -27,8 +27,12 @@ KEPT_THREADS = min(32, (os.cpu_count() or 1) + 4)  # that an event loop keeps fo
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Target, list[Outcome]]]:
     folder = tmp_path_factory.mktemp("attacked").resolve()
+    verbose = tmp_path_factory.mktemp("verbose")
+    (verbose / "sitecustomize.py").write_text("import logging\nlogging.basicConfig(level=logging.DEBUG)\n")
     limits = {"fetch_timeout_s": FETCH_S, "decode_timeout_s": DECODE_S, "upload_stall_s": STALL_S}
-    with target(folder, **limits, max_video_bytes=MAX_VIDEO_BYTES) as found:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as held:
+        patch.setenv("PYTHONPATH", str(verbose), prepend=os.pathsep)
+        found = held.enter_context(target(folder, **limits, max_video_bytes=MAX_VIDEO_BYTES))
         threads = found.threads()
         outcomes = [found.attack(attack) for attack in found.attacks]
         wait_until(lambda: not any(found.left_behind().values()))
@@ -70,6 +74,13 @@ def test_what_would_not_end_is_ended_by_the_setting_for_it(attacked: tuple[Targe
     assert f"stopped coming for {STALL_S:g} seconds" in sent
     (decoded,) = [one.sentence for one in outcomes if one.attack == "JPEG of 60,000 scans"]
     assert f"longer than the {DECODE_S:g} s allowed" in decoded
+
+
+def test_signed_addresses_are_in_no_log(attacked: tuple[Target, list[Outcome]]) -> None:
+    found, _ = attacked
+    said = found.gateway.log.read_text()
+    assert "DEBUG:asyncio" in said  # all is logged that anybody would log
+    assert "X-Amz-Signature" not in said
 
 
 def test_refusals_take_little_memory(attacked: tuple[Target, list[Outcome]]) -> None:
