@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,8 +100,10 @@ def _trust() -> ssl.SSLContext:
     try:
         return tls_context(*_AUTHORITIES)
     except OSError as error:  # ssl.SSLError is one: the file holds no certificates
-        names = " or ".join(_AUTHORITIES)
-        raise UserError(f"certificates cannot be read: {error}", fix=f"correct {names}") from error
+        name = next(name for name in _AUTHORITIES if os.environ.get(name))
+        raise UserError(
+            f"certificates cannot be read: {error}", where=os.environ[name], fix=f"correct {name}"
+        ) from error
 
 
 def _store_failed(bucket: str) -> Refusal:

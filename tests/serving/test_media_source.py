@@ -295,17 +295,19 @@ def test_authorities_that_cannot_be_read_are_not_the_callers_fault(
 ) -> None:
     (tmp_path / "empty.pem").write_text("")
     s3_environment.setenv("AWS_CA_BUNDLE", str(tmp_path / authorities))
-    failed = refused(source(s3_prefixes=(s3_store.url("clips") + "/",)), s3_store.url("clips/a.mp4"))
-    assert (failed.status, failed.code) == (502, "store_failed")
-    assert "pem" not in failed.sentence
+    with pytest.raises(Refusal) as failed:
+        fetch(source(s3_prefixes=(s3_store.url("clips") + "/",)), s3_store.url("clips/a.mp4"))
+    assert (failed.value.status, failed.value.code) == (502, "store_failed")
+    assert "pem" not in failed.value.sentence
 
 
 def test_an_address_of_a_store_that_is_none_is_not_the_callers_fault(
     s3_store: Store, s3_environment: pytest.MonkeyPatch
 ) -> None:
     s3_environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:999999")
-    failed = refused(source(s3_prefixes=(s3_store.url("clips") + "/",)), s3_store.url("clips/a.mp4"))
-    assert (failed.status, failed.code) == (502, "store_failed")
+    with pytest.raises(Refusal) as failed:
+        fetch(source(s3_prefixes=(s3_store.url("clips") + "/",)), s3_store.url("clips/a.mp4"))
+    assert (failed.value.status, failed.value.code) == (502, "store_failed")
 
 
 def test_nothing_is_left_behind(host: MediaHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
