@@ -15,11 +15,12 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
+from serving.gateway.disk import DiskBudget
 from serving.gateway.objects import ObjectSource
 from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
@@ -54,6 +55,7 @@ class MediaSource:
     file_root: Path | None
     s3_prefixes: Sequence[str]
     max_bytes: dict[Kind, int]
+    disk: DiskBudget = field(default_factory=DiskBudget)
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> MediaSource:
@@ -63,6 +65,7 @@ class MediaSource:
             file_root=settings.file_root,
             s3_prefixes=settings.s3_prefixes,
             max_bytes={"video": settings.max_video_bytes, "image": settings.max_image_bytes},
+            disk=DiskBudget(settings.max_downloaded_bytes),
         )
 
     @asynccontextmanager
@@ -70,7 +73,8 @@ class MediaSource:
         """Give the media at ``address`` as a local file; what was downloaded is deleted on leaving.
 
         Raises:
-            Refusal: the address is not allowed, or what it holds is missing, too big or not of this kind.
+            Refusal: the address is not allowed, or what it holds is missing, too big or not of this kind; or
+                the disk budget is spent (429).
         """
         scheme = address[:16].partition(":")[0].lower()
         if scheme != "data" and len(address) > MAX_ADDRESS_LENGTH:
@@ -82,9 +86,9 @@ class MediaSource:
             await asyncio.to_thread(_check_start, path, kind)
             yield path
             return
-        with tempfile.TemporaryDirectory(prefix="share4video-media-") as folder:
+        with self.disk.share() as share, tempfile.TemporaryDirectory(prefix="share4video-media-") as folder:
             path = Path(folder) / kind
-            with path.open("wb") as target:
+            with share.open(path) as target:
                 if scheme == "data":
                     await asyncio.to_thread(self._decode, address, target, kind)
                 elif scheme in ("http", "https"):

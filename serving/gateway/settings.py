@@ -93,6 +93,7 @@ class GatewaySettings(BaseSettings):
     decode_timeout_s: float = Field(60.0, gt=0)
     max_video_bytes: int = Field(256 << 20, ge=1)
     max_image_bytes: int = Field(20 << 20, ge=1)
+    max_downloaded_bytes: int = Field(2 << 30, ge=1, description="of all requests' media, on the disk")
     max_body_bytes: int = Field(96 << 20, ge=1, description="a data: URI is part of the body")
     max_buffered_bytes: int = Field(256 << 20, ge=1, description="of all requests' bodies together")
     upload_stall_s: float = Field(10.0, gt=0, description="a body that stops coming for so long is refused")
@@ -101,9 +102,11 @@ class GatewaySettings(BaseSettings):
     max_pixels: int = Field(4096 * 2304, ge=1, description="per frame and per image")
 
     @model_validator(mode="after")
-    def _one_body_fits(self) -> Self:
+    def _sound(self) -> Self:
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes is less than max_body_bytes: no body of that size would fit")
+        if self.max_downloaded_bytes < max(self.max_video_bytes, self.max_image_bytes):
+            raise ValueError("max_downloaded_bytes is less than what one clip or image may have")
         if self.tiles is not None and self.dialect != "sharecaptioner":
             raise ValueError("tiles are for the dialect sharecaptioner, which shows one picture")
         return self

@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.gateway.addresses import host_allowed, system_resolver
+from serving.gateway.disk import DiskBudget
 from serving.gateway.media_source import Kind, MediaSource
 from serving.gateway.refusal import Refusal
 from serving.gateway.remote import Remote
+from serving.gateway.settings import GatewaySettings
 from share4video.media.addresses import address_allowed
 from share4video.store import Store
 from tests.certificates import write_certificate
@@ -308,6 +310,35 @@ def test_an_address_of_a_store_that_is_none_is_not_the_callers_fault(
     with pytest.raises(Refusal) as failed:
         fetch(source(s3_prefixes=(s3_store.url("clips") + "/",)), s3_store.url("clips/a.mp4"))
     assert (failed.value.status, failed.value.code) == (502, "store_failed")
+
+
+@pytest.mark.parametrize("how", ["http", "data", "s3"])
+def test_the_media_of_all_requests_share_the_disk(host: MediaHost, s3_store: Store, how: str) -> None:
+    s3_store.put("clips/a.mp4", MP4)
+    addresses = {
+        "http": f"http://127.0.0.1:{host.port}/clip.mp4",
+        "data": "data:video/mp4;base64," + base64.b64encode(MP4).decode(),
+        "s3": s3_store.url("clips/a.mp4"),
+    }
+    media = source(
+        host, s3_prefixes=(s3_store.url("clips") + "/",), disk=DiskBudget(len(MP4) * 2 + len(MP4) // 2)
+    )
+
+    async def held() -> None:
+        async with media.open(addresses[how], "video"), media.open(addresses["data"], "video"):
+            with pytest.raises(Refusal, match="holds all the media") as refusal:
+                async with media.open(addresses[how], "video"):
+                    pass
+        assert (refusal.value.status, refusal.value.code) == (429, "busy")
+
+    asyncio.run(held())
+    asyncio.run(held())  # what was held, and what was refused on the way, counts no more
+    assert fetch(media, addresses[how]) == MP4
+
+
+def test_one_clip_fits_on_the_disk() -> None:
+    with pytest.raises(ValueError, match="max_downloaded_bytes is less than what one clip"):
+        GatewaySettings(upstream_url="http://127.0.0.1:1/v1", max_downloaded_bytes=1 << 20)
 
 
 def test_nothing_is_left_behind(host: MediaHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
