@@ -134,7 +134,7 @@ def test_the_version_changes_with_anything_that_is_sent() -> None:
     assert len(set(versions)) == len(sets)
     assert {version.rpartition("-")[0] for version in versions} == {"mine"}
     assert {prompt_name(prompts) for prompts in sets} == {"mine"}
-    assert versions[0] == prompt_version(own(first={"user": "a"})) == "mine-3f0f327aacd8"
+    assert versions[0] == prompt_version(own(first={"user": "a"})) == "mine-621b094911fc"
 
 
 def test_a_prompt_that_comes_back_is_told_from_a_caption() -> None:
