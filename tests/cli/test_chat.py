@@ -100,7 +100,7 @@ def test_a_conversation_remembers(gateway: Gateway, upstream: UpstreamHost, clip
         (["--video", "{clip}", "--url", "http://x", "--model", "builtin:x"], "name two models"),
         (["--video", "{clip}", "--model", "{folder}/none"], "no such model folder"),
         (["--video", "{noise}", "--url", "{url}"], "knows only the synthetic clips"),
-        (["--video", "{folder}/text.mp4", "--url", "{url}"], "is not a video"),
+        (["--video", "{folder}/text.mp4", "--url", "{url}"], "is no video"),
     ],
 )
 def test_mistakes_are_one_sentence(
