@@ -100,8 +100,7 @@ class Cancellation:
     def watch(self, worker: GuardedWorker) -> Iterator[None]:
         """Tie a worker to the block for one call. Raises Cancelled where the call was ended, or came late."""
         with self._lock:
-            if self._cancelled:
-                raise Cancelled
+            self.check()
             self._workers.add(worker)
         try:
             yield
