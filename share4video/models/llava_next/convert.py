@@ -53,7 +53,7 @@ from share4video.models.llava_next.tokens import Tokens, load_tokens, save_proce
 
 if TYPE_CHECKING:
     import torch
-    from transformers import CLIPVisionConfig, LlavaNextConfig
+    from transformers import CLIPVisionConfig, GenerationConfig, LlavaNextConfig
 
 FORMAT = 1  # goes up when the same source would give other files
 MAX_SHARD_BYTES = 5 * 10**9
@@ -150,6 +150,7 @@ class _Plan:
 
     original: OriginalConfig
     config: LlavaNextConfig
+    generation: GenerationConfig
     tokens: Tokens
     folders: tuple[Path, ...]
     shards: tuple[Shard, ...]
@@ -219,7 +220,14 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     opening = "two BOS, as its tokenizer adds one to the text's" if tokens.opening.added_bos else "one BOS"
     notes.append(f"Prompts begin with {opening}.")
     return _Plan(
-        original, config, tokens, folders, tuple(plan_shards(entries, max_shard_bytes)), dropped, tuple(notes)
+        original,
+        config,
+        _generation_config(folders, original, tokens),
+        tokens,
+        folders,
+        tuple(plan_shards(entries, max_shard_bytes)),
+        dropped,
+        tuple(notes),
     )
 
 
@@ -368,30 +376,41 @@ def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: P
             planned.folders[0] / "vision_tower",
         )
         save_processor(planned.tokens, planned.config, tower, folder)
-        _generation_config(planned).save_pretrained(folder)
+        planned.generation.save_pretrained(folder)
         planned.config.save_pretrained(folder)
         (folder / RECORD).write_text(_record(planned, identity), encoding="utf-8")
         place.publish(folder)
 
 
-def _generation_config(planned: _Plan) -> Any:
-    """Return the checkpoint's own, with the end of a turn among what ends an answer."""
+def _generation_config(
+    folders: tuple[Path, ...], original: OriginalConfig, tokens: Tokens
+) -> GenerationConfig:
+    """Return the checkpoint's own, with the end of a turn among what ends an answer.
+
+    Numbers for drawing stay only where the checkpoint draws: the library reads what LLaVA left beside
+    greedy decoding, but does not write it.
+
+    Raises:
+        UserError: a value is none the library knows.
+    """
     from transformers import GenerationConfig
 
-    paths = [folder / "generation_config.json" for folder in planned.folders]
+    paths = [folder / "generation_config.json" for folder in folders]
     found = next((read_json(path) for path in paths if path.is_file()), {})
-    tokenizer = planned.tokens.tokenizer
-    ends = found.get("eos_token_id", planned.original.text.get("eos_token_id"))
+    ends = found.get("eos_token_id", original.text.get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    end_of_turn = tokenizer.get_vocab()[END_OF_TURN]
+    end_of_turn = tokens.tokenizer.get_vocab()[END_OF_TURN]
     ends = [*ends, end_of_turn] if end_of_turn not in ends else ends
-    sampling = {key: found[key] for key in ("do_sample", "temperature", "top_p", "top_k") if key in found}
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends if len(ends) > 1 else ends[0],
-        pad_token_id=tokenizer.pad_token_id,
-        **sampling,
-    )
+    drawn = ("do_sample", "temperature", "top_p", "top_k") if found.get("do_sample") is True else ()
+    with computable("generation_config.json"):
+        config = GenerationConfig(
+            bos_token_id=tokens.tokenizer.bos_token_id,
+            eos_token_id=ends if len(ends) > 1 else ends[0],
+            pad_token_id=tokens.tokenizer.pad_token_id,
+            **{key: found[key] for key in drawn if key in found},
+        )
+        config.validate(strict=True)
+    return config
 
 
 def _record(planned: _Plan, identity: dict[str, Any]) -> str:

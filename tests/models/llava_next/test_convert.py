@@ -260,6 +260,24 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("held", "drawn"),
+    [
+        ({"temperature": 0.9, "top_p": 0.6}, {}),  # the file LLaVA leaves
+        ({"do_sample": False, "temperature": 0.6}, {}),
+        ({"do_sample": True, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9}),
+    ],
+)
+def test_numbers_for_drawing_stay_where_the_checkpoint_draws(
+    original: Path, tmp_path: Path, held: dict[str, Any], drawn: dict[str, Any]
+) -> None:
+    (original / "generation_config.json").write_text(json.dumps(held))
+    convert(original, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert {key: found[key] for key in ("temperature", "top_p", "top_k") if key in found} == drawn
+    assert bool(found.get("do_sample")) is bool(drawn)
+
+
 def test_a_converted_folder_says_so(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in Hugging Face's layout already"):
         convert(converted, tmp_path / "out")
