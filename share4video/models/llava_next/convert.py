@@ -200,13 +200,18 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     named, unexpected = _rename(kept)
     folders = tuple(f for f in (folder, base) if f is not None)
     vision = _vision_config(folders, kept, shown, notes)
-    rows = kept[_EMBEDDING].shape[0] if _EMBEDDING in kept else original.vocab_size
+    held = kept[_EMBEDDING].shape[0] if _EMBEDDING in kept else original.vocab_size
+    rows, stored = held, original.vocab_size
+    if adapter and held < original.vocab_size:
+        # The training added <pad>, whose rows are frozen and so not saved: the base's own are all there is.
+        rows, stored = original.vocab_size, held
+        notes.append(f"The base has {held} rows for the {rows} of the training; the rest are their mean.")
     tokenizer_folder = next((f for f in folders if (f / "tokenizer.json").is_file()), folder)
     tokens = load_tokens(tokenizer_folder, original, rows, shown)
     config = llava_next_config(
         original, vision, vocab_size=tokens.vocab_size, image_token_id=tokens.image_token_id
     )
-    _check_names(named, unexpected, config, original.vocab_size, shown)
+    _check_names(named, unexpected, config, stored, shown)
     for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
         if name in named:
             named[name] = ResizedRows(named[name], tokens.vocab_size)
@@ -214,7 +219,7 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     entries = [Entry(name, tensor, wanted or _writable(tensor.dtype)) for name, tensor in named.items()]
     config.dtype = wanted or _prevailing(named)
     notes.append(
-        f"<image> is token {tokens.image_token_id}; the vocabulary grew from {rows} to "
+        f"<image> is token {tokens.image_token_id}; the vocabulary grew from {held} to "
         f"{tokens.vocab_size} rows."
     )
     opening = "two BOS, as its tokenizer adds one to the text's" if tokens.opening.added_bos else "one BOS"
