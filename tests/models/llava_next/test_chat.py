@@ -246,6 +246,7 @@ def test_an_original_checkpoint_is_to_be_converted(random_model: Path, tmp_path:
         (Runtime(dtype="int3"), "no such number format"),
         (Runtime(device="cuda:99"), "cannot be put on the device"),
         (Runtime(device="nowhere"), "cannot be put on the device"),
+        (Runtime(device="meta"), "cannot be put on the device"),  # torch has it, and it computes nothing
     ],
 )
 def test_a_device_this_machine_has_not_is_one_sentence(nano: Path, runtime: Runtime, sentence: str) -> None:
