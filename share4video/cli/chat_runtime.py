@@ -132,6 +132,12 @@ def _choose(asked: Asked, folder: Path) -> str | None:
             where="--runtime http",
             fix="leave it out, or give --runtime reference",
         )
+    if reasons and family not in FAMILIES:
+        raise UserError(
+            f"models of type {family!r} do not run in this process, which {', '.join(reasons)} asks for",
+            where=str(folder),
+            fix=f"leave it out, or use a model of type {', '.join(sorted(FAMILIES))}",
+        )
     return ", ".join(reasons) or None
 
 
