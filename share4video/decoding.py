@@ -15,7 +15,8 @@ class Decoding:
     """How an answer is drawn: greedy at temperature 0; a seed makes a drawn one repeatable.
 
     Attributes:
-        temperature: below 0.01 it is 0: logits divided by less leave float32, and the draw is the same.
+        temperature: below 0.01 it is 0: so cold a draw takes the likeliest token, and logits divided by much
+            less leave float32.
         stop: strings that end the answer; none is part of it.
 
     Raises:

@@ -133,6 +133,16 @@ def test_only_what_is_sent_as_it_is_must_be_small(
     assert "loading" not in run.stderr
 
 
+def test_an_architecture_without_a_reference_runtime_names_the_option_that_asks_for_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "smolvlm"}')
+    run = ask("--model", str(tmp_path), "--temperature", "0.7", "What?")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "--temperature" in run.stderr
+    assert "'smolvlm'" in run.stderr
+
+
 def test_a_second_turn_holds_the_first_with_its_grid(upstream: UpstreamHost, clip: Path) -> None:
     run = ask("--video", str(clip), "--url", upstream.base_url, stdin="First?\nSecond?\n")
     assert run.stdout == f"{ANSWER}\n" * 2
