@@ -1,7 +1,8 @@
 """An original ``llava_llama`` checkpoint as a Hugging Face LLaVA-NeXT folder for servers and trainers.
 
 Names, shapes and types of all tensors are compared with the architecture before a weight is read. Values go
-from file to file a block at a time, so that memory does not grow with the model.
+from file to file a block at a time, so that memory does not grow with the model where its files can be
+mapped: safetensors, and zip ``.bin`` as PyTorch writes since 1.6.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import resource
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,7 +24,9 @@ from share4video.models.llava_next import lora
 from share4video.models.llava_next.chat_template import END_OF_TURN
 from share4video.models.llava_next.checkpoint_reader import (
     LazyTensor,
+    StoredTensor,
     byte_size,
+    cannot_be_mapped,
     close_files,
     name_some,
     open_weights,
@@ -122,6 +125,7 @@ def convert(
     place = open_destination(str(destination))
     with ExitStack() as stack:
         stack.callback(close_files)
+        stack.callback(lora.forget_pair)
         before = place.record()
         folder = stack.enter_context(fetched(str(source), tell))
         base_folder = stack.enter_context(fetched(str(base), tell)) if base is not None else None
@@ -224,6 +228,12 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     )
     opening = "two BOS, as its tokenizer adds one to the text's" if tokens.opening.added_bos else "one BOS"
     notes.append(f"Prompts begin with {opening}.")
+    sources = {source.file for source in _stored(kept.values())}
+    if old := sorted(file.name for file in sources if cannot_be_mapped(file)):
+        notes.append(
+            f"{name_some(old)}: pickled as PyTorch before 1.6 did it, and so in memory whole while they are "
+            "read."
+        )
     return _Plan(
         original,
         config,
@@ -234,6 +244,15 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
         dropped,
         tuple(notes),
     )
+
+
+def _stored(tensors: Iterable[LazyTensor]) -> Iterator[StoredTensor]:
+    """Yield the tensors in files that these are made of."""
+    for tensor in tensors:
+        if isinstance(tensor, lora.MergedTensor):
+            yield from _stored((tensor.base, tensor.a, tensor.b))
+        elif isinstance(tensor, StoredTensor):
+            yield tensor
 
 
 def _rename(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], list[str]]:

@@ -150,7 +150,8 @@ def test_pickled_weights_give_the_same_checkpoint(
             file.unlink()
         (tmp_path / "whole").rename(original / "model.safetensors")
     pickle_weights(original, newer=newer)
-    convert(original, tmp_path / "out")
+    report = convert(original, tmp_path / "out")
+    assert ("in memory whole" in " ".join(report.notes)) is not newer
     wanted, found = weights(converted), weights(tmp_path / "out")
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 

@@ -16,7 +16,7 @@ from share4video.errors import UserError
 from share4video.models.llava_next.convert import convert
 from share4video.models.llava_next.processor import load_processor
 from share4video.models.transformers_server import check_tensor_names
-from tests.models.llava_next.tiny import TINY, edit_config, weights
+from tests.models.llava_next.tiny import TINY, edit_config, pickle_weights, weights
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LANGUAGE = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
@@ -91,6 +91,31 @@ def test_pickled_pairs_and_names_of_other_versions_merge_the_same(
     convert(adapter, tmp_path / "other", base=shared_original)
     one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_old_pickled_files_of_adapter_and_base_are_read_once_each(
+    adapter: Path, shared_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(shared_original, tmp_path / "base"))
+    convert(adapter, tmp_path / "one", base=base)
+    pickle_weights(base, newer=False)
+    pairs = load_file(adapter / "adapter_model.safetensors")
+    torch.save(pairs, adapter / "adapter_model.bin", _use_new_zipfile_serialization=False)
+    (adapter / "adapter_model.safetensors").unlink()
+    read: list[str] = []
+    load = torch.load
+
+    def counted(file: Path, **options: Any) -> Any:
+        if not options.get("mmap"):
+            read.append(file.name)
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    convert(adapter, tmp_path / "other", base=base)
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    shards = len(list(base.glob("*.bin")))
+    assert len(read) <= 2 * (shards + 1)  # for the headers, and for the values
 
 
 def test_a_tower_with_low_rank_changes_merges_too(
