@@ -6,6 +6,7 @@ import base64
 import fcntl
 import io
 import os
+import shutil
 import subprocess
 import sys
 import termios
@@ -136,8 +137,9 @@ def test_only_what_is_sent_as_it_is_must_be_small(
 def test_an_architecture_without_a_reference_runtime_names_the_option_that_asks_for_it(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "smolvlm"}')
-    run = ask("--model", str(tmp_path), "--temperature", "0.7", "What?")
+    shutil.copytree(NANO, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "smolvlm"}')
+    run = ask("--model", str(tmp_path / "model"), "--temperature", "0.7", "What?")
     assert (run.exit_code, run.stdout) == (2, "")
     assert "--temperature" in run.stderr
     assert "'smolvlm'" in run.stderr
