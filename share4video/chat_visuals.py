@@ -49,8 +49,12 @@ class Visual:
     def is_url(self) -> bool:
         return "://" in self.address or self.address.startswith("data:")
 
+    @property
+    def _noun(self) -> str:
+        return "clip" if self.kind == "video" else "picture"
+
     def check(self) -> None:
-        """Raise UserError where a local file is missing or too large to send: before a model is loaded."""
+        """Raise UserError where a local file cannot be read: before a model is loaded, wherever it is."""
         if self.send == "video" and self.frames is not None:
             raise UserError(
                 "a clip that is sent as it is has its frames chosen by the endpoint",
@@ -60,20 +64,26 @@ class Visual:
         if self.is_url:
             return
         path = Path(self.address)
-        noun = "clip" if self.kind == "video" else "picture"
         try:
             with path.open("rb"):
-                size = path.stat().st_size
+                pass
         except OSError as error:
             raise UserError(
-                f"cannot read the {noun}: {error.strerror}", where=self.address, fix="check the path"
+                f"cannot read the {self._noun}: {error.strerror}", where=self.address, fix="check the path"
             ) from error
-        if size > MAX_INLINE_BYTES and not self._is_grid(gateway=True):
+
+    def check_size(self, *, gateway: bool) -> None:
+        """Raise UserError where what `part` would put into the request is too large for it."""
+        if self.is_url or self._is_grid(gateway=gateway):
+            return
+        size = Path(self.address).stat().st_size
+        if size > MAX_INLINE_BYTES:
+            trim = "scale it down" if self.kind == "image" else "trim it, give --send frames-grid"
             raise UserError(
-                f"the {noun} is {size} bytes, and at most {MAX_INLINE_BYTES} can be sent with a question",
+                f"the {self._noun} is {size} bytes, and at most {MAX_INLINE_BYTES} can be sent with a "
+                "question",
                 where=self.address,
-                fix="trim it, give --send frames-grid, or name it by a URL the gateway may read (file://, "
-                "s3:// or https://)",
+                fix=f"{trim}, or name it by a URL the gateway may read (file://, s3:// or https://)",
             )
 
     def part(self, *, gateway: bool) -> tuple[dict[str, Any], str]:
@@ -83,8 +93,11 @@ class Visual:
             gateway: whether the endpoint is a gateway of ours, which takes clips.
 
         Raises:
-            UserError: the file cannot be read or decoded, or a clip at a URL was to be laid out here.
+            UserError: the file cannot be read or decoded or is too large, or a clip at a URL was to be laid
+                out here.
         """
+        self.check()
+        self.check_size(gateway=gateway)
         if self.kind == "image":
             return _url_part("image_url", self._uri()), ""
         if not self._is_grid(gateway=gateway):
@@ -104,7 +117,6 @@ class Visual:
     def _uri(self) -> str:
         if self.is_url:
             return self.address
-        self.check()
         path = Path(self.address)
         found = mimetypes.guess_type(path.name)[0] or ""
         mime = found if found.startswith(f"{self.kind}/") else "application/octet-stream"

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from share4video.errors import UserError
 
+LEAST_TEMPERATURE = 1e-2  # also the least vLLM draws with
+
 
 @dataclass(frozen=True)
 class Decoding:
     """How an answer is drawn: greedy at temperature 0; a seed makes a drawn one repeatable.
 
     Attributes:
+        temperature: below 0.01 it is 0: so cold a draw takes the likeliest token, and logits divided by much
+            less leave float32.
         stop: strings that end the answer; none is part of it.
 
     Raises:
@@ -35,6 +39,8 @@ class Decoding:
         for name, holds, needed in bounds:
             if not holds:
                 raise UserError(f"{name} is {getattr(self, name)!r}", fix=f"give {needed}")
+        if self.temperature < LEAST_TEMPERATURE:
+            object.__setattr__(self, "temperature", 0.0)
 
 
 GREEDY = Decoding()

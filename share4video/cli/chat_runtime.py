@@ -71,12 +71,14 @@ def open_session(asked: Asked) -> Iterator[Session]:
     if why is None:
         from serving.gateway.process import serve_model
 
-        typer.echo(f"loading {asked.model}", err=True)
         settings: dict[str, Any] = {}
         visual = asked.visual
         if visual is not None and visual.frames is not None and visual.send == "auto":
             settings["frames"] = visual.frames
             visual = Visual(visual.address, visual.kind)
+        if visual is not None:
+            visual.check_size(gateway=True)
+        typer.echo(f"loading {asked.model}", err=True)
         with serve_model(asked.model, model_name=asked.name, store=store, **settings) as gateway:
             yield Conversation(gateway.url, visual)
     else:
@@ -129,6 +131,12 @@ def _choose(asked: Asked, folder: Path) -> str | None:
             f"a model that is served here does not do {', '.join(reasons)}",
             where="--runtime http",
             fix="leave it out, or give --runtime reference",
+        )
+    if reasons and family not in FAMILIES:
+        raise UserError(
+            f"models of type {family!r} do not run in this process, which {', '.join(reasons)} asks for",
+            where=str(folder),
+            fix=f"leave it out, or use a model of type {', '.join(sorted(FAMILIES))}",
         )
     return ", ".join(reasons) or None
 

@@ -133,6 +133,15 @@ def stream_answer(
         yield shown
 
 
+def answer_ends(tokenizer: Any, *configs: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the tokenizer's end of the text, and what configurations name."""
+    named: set[int | None] = {tokenizer.eos_token_id}
+    for config in configs:
+        ends = getattr(config, "eos_token_id", None)
+        named.update(ends if isinstance(ends, list) else [ends])
+    return frozenset(token for token in named if token is not None)
+
+
 class Chooser:
     """Chooses the next token: the likeliest at temperature 0, else one drawn, repeatably with a seed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from share4video.models.chat_session import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHOWN_NAMES = 3
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 
 
 def load_whole(
@@ -64,9 +66,11 @@ def place(model: Any, runtime: Runtime) -> Any:
     """Move a loaded model to its device, ready to answer, and return it.
 
     Raises:
-        UserError: this machine has no such device, or not the memory.
+        UserError: it is neither ``cpu`` nor ``cuda``, or this machine has no such device, or not the memory.
     """
     where = f"--device {runtime.device}"
+    if not _DEVICE.fullmatch(runtime.device):
+        raise UserError("the model cannot be put on the device", where=where, fix="use cpu or cuda:N")
     try:
         return model.eval().requires_grad_(False).to(torch.device(runtime.device))
     except (RuntimeError, AssertionError) as error:  # torch raises either, with a page of advice

@@ -129,7 +129,7 @@ class WeightedTrainer(Trainer):
 
 
 class SftTrainer(WeightedTrainer):
-    """The trainer of LLaVA-NeXT: three parts, each at its own rate."""
+    """The trainer of LLaVA-NeXT and Video-LLaVA: three parts, each at its own rate."""
 
     remedy = "lower the rates train.lr_language, train.lr_projector and train.lr_tower"
 

@@ -143,7 +143,7 @@ def test_what_a_gateway_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sent(Visual(str(clip))) == "data:video/webm;base64," + base64.b64encode(b"abc").decode()
     monkeypatch.setattr("share4video.chat_visuals.MAX_INLINE_BYTES", 2)
     with pytest.raises(UserError, match="at most 2"):
-        Visual(str(clip)).check()
+        sent(Visual(str(clip)))
 
 
 def sent(visual: Visual) -> str:

@@ -6,6 +6,7 @@ import base64
 import fcntl
 import io
 import os
+import shutil
 import subprocess
 import sys
 import termios
@@ -117,6 +118,31 @@ def test_a_gateway_is_sent_the_clip_unless_something_else_is_asked(
         assert (run.exit_code, run.stdout) == (0, f"{ANSWER}\n")
         assert same(shown(upstream), grids[frames])  # the gateway's own grid, and ours, are the same
         assert upstream.seen[-1]["messages"][0]["content"][1]["text"] == PRE_QUERY + "What?"
+
+
+def test_only_what_is_sent_as_it_is_must_be_small(
+    upstream: UpstreamHost, clip: Path, synthetic: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain endpoint is sent a grid, and a model in this process reads the file itself."""
+    monkeypatch.setattr("share4video.chat_visuals.MAX_INLINE_BYTES", 2)
+    assert ask("--video", str(clip), "--url", upstream.base_url, "What?").stdout == f"{ANSWER}\n"
+    here = ("--model", str(NANO), "--runtime", "reference", "--max-tokens", "4")
+    assert ask("--video", str(synthetic), *here, "What?").exit_code == 0
+    run = ask("--video", str(synthetic), "--model", str(NANO), "--frames", "8", "What?")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "at most 2 can be sent" in run.stderr
+    assert "loading" not in run.stderr
+
+
+def test_an_architecture_without_a_reference_runtime_names_the_option_that_asks_for_it(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(NANO, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "smolvlm"}')
+    run = ask("--model", str(tmp_path / "model"), "--temperature", "0.7", "What?")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "--temperature" in run.stderr
+    assert "'smolvlm'" in run.stderr
 
 
 def test_a_second_turn_holds_the_first_with_its_grid(upstream: UpstreamHost, clip: Path) -> None:

@@ -110,6 +110,13 @@ def test_a_small_top_p_draws_what_is_likeliest() -> None:
     assert answer(PROMPT, Decoding(max_tokens=16, temperature=1.5, top_p=1e-6, seed=3)) == greedy
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 1e-9, 0.009])
+def test_a_temperature_near_0_is_0(temperature: float) -> None:
+    cold = Decoding(max_tokens=16, temperature=temperature, seed=3)
+    assert cold.temperature == 0
+    assert answer(PROMPT, cold) == answer(PROMPT, Decoding(max_tokens=16))
+
+
 def test_tokens_are_drawn_as_often_as_the_model_says() -> None:
     """Of one prompt's next token, 400 draws at temperature 0.5 fit the softmax of twice the logits."""
     logits = Context(MODEL, POSITIONS).read(PROMPT)

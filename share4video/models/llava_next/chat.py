@@ -8,7 +8,6 @@ read before is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,20 @@ import torch
 from PIL import Image
 
 from share4video.chat import GRID_FRAMES, PRE_QUERY
-from share4video.dataset.messages import IMAGE_MARK, Message
-from share4video.errors import UserError
+from share4video.dataset.messages import IMAGE_MARK
 from share4video.media.compose import frame_grid
-from share4video.models.chat_session import GREEDY, Decoding, Runtime, VisualKind
-from share4video.models.generation import Context, stream_answer
-from share4video.models.llava_next.processor import answer_ends, encode_prompt, load_processor
+from share4video.models.cached_session import (
+    CachedSession,
+    Prompt,
+    Turns,
+    as_messages,
+    embed_features,
+    refuse_marks,
+)
+from share4video.models.chat_session import Runtime, VisualKind
+from share4video.models.encoded_text import encode_prompt
+from share4video.models.generation import Context, answer_ends
+from share4video.models.llava_next.processor import end_of_turn, load_processor
 from share4video.models.loading import load_whole, place, weight_type
 from share4video.models.visuals import VisualReader
 
@@ -50,9 +57,10 @@ class LlavaNextChat:
     def __init__(self, model: Any, processor: Any, runtime: Runtime, reader: VisualReader) -> None:
         self.model, self.processor = model, processor
         self.runtime, self._reader = runtime, reader
-        self.end = answer_ends(processor, model.generation_config, model.config.text_config)
+        named = answer_ends(processor.tokenizer, model.generation_config, model.config.text_config)
+        self.end = named | end_of_turn(processor)
 
-    def open(self, visual: Path | None, kind: VisualKind = "video") -> LlavaNextSession:
+    def open(self, visual: Path | None, kind: VisualKind = "video") -> CachedSession:
         """Begin a conversation. Raises UserError where the file is no video or no picture."""
         if visual is None:
             return self.open_picture(None)
@@ -61,15 +69,29 @@ class LlavaNextChat:
         frames = self._reader.video_frames(visual, self.runtime.frames or GRID_FRAMES)
         return self.open_picture(frame_grid(frames), preface=PRE_QUERY)
 
-    def open_picture(self, picture: Image.Image | None, *, preface: str = "") -> LlavaNextSession:
+    def open_picture(self, picture: Image.Image | None, *, preface: str = "") -> CachedSession:
         """Begin a conversation about a picture at hand, or about none.
+
+        The picture stands at the head of the first user turn and nowhere else.
 
         Args:
             picture: RGB; for a clip, its frames as `share4video.media.compose.frame_grid` lays them out.
             preface: what stands in front of the first question; for a grid, `share4video.chat.PRE_QUERY`.
         """
         features_ND = None if picture is None else self.picture_features(picture)
-        return LlavaNextSession(self, features_ND, preface)
+        kind: VisualKind | None = None if features_ND is None else "image"
+        copies = 0 if features_ND is None else len(features_ND)
+        head = preface if features_ND is None else f"{IMAGE_MARK}\n{preface}"
+
+        def prompt(turns: Turns, question: str) -> Prompt:
+            refuse_marks(question, (IMAGE_MARK,))
+            ids = encode_prompt(self.processor, as_messages(turns, question, head), kind=kind, copies=copies)
+            if features_ND is None:
+                return ids, None
+            return ids, embed_features(self.model, ids, self.model.config.image_token_id, features_ND)
+
+        context = Context(self.model, self.model.config.text_config.max_position_embeddings)
+        return CachedSession(context, self.processor.tokenizer, prompt, end=self.end)
 
     @torch.inference_mode()
     def picture_features(self, picture: Image.Image) -> torch.Tensor:
@@ -95,73 +117,3 @@ class LlavaNextChat:
             patches_1ND = patches_1ND[:, 1:]  # without the class token
         overview: torch.Tensor = inner.multi_modal_projector(patches_1ND)[0]
         return overview
-
-
-class LlavaNextSession:
-    """A conversation; see `share4video.models.chat_session.ChatSession`.
-
-    The picture stands at the head of the first user turn and nowhere else.
-    """
-
-    def __init__(self, chat: LlavaNextChat, features_ND: torch.Tensor | None, preface: str) -> None:
-        self._chat, self._features_ND, self._preface = chat, features_ND, preface
-        limit = chat.model.config.text_config.max_position_embeddings
-        self._context = Context(chat.model, limit)
-        self.messages: tuple[Message, ...] = ()
-
-    @property
-    def computed_tokens(self) -> int:
-        """Tokens of prompts the model ran over so far; what its cache held is not counted again."""
-        return self._context.computed_tokens
-
-    def ask(self, question: str, decoding: Decoding = GREEDY) -> Iterator[str]:
-        """Yield the answer as it comes; the turn counts once its last piece was taken.
-
-        Raises:
-            UserError: the question holds the mark of a picture, or the conversation is longer than the model
-                holds.
-        """
-        turns = self._with_question(question)
-        prompt, embeddings = self._prompt(turns)
-        answer = ""
-        for piece in stream_answer(
-            self._context,
-            self._chat.processor.tokenizer,
-            prompt,
-            decoding,
-            end=self._chat.end,
-            inputs_embeds=embeddings,
-        ):
-            answer += piece
-            yield piece
-        self.messages = (*turns, Message("assistant", answer))
-
-    def prompt_tokens(self, question: str) -> list[int]:
-        """Return the whole conversation up to the answer as token ids, the image token once per feature."""
-        return self._prompt(self._with_question(question))[0]
-
-    def first_logits(self, question: str) -> torch.Tensor:
-        """Return (vocabulary,) float32 logits of the answer's first token; the question is not kept."""
-        return self._context.read(*self._prompt(self._with_question(question)))
-
-    def _with_question(self, question: str) -> tuple[Message, ...]:
-        if IMAGE_MARK in question:
-            fix = "write the question without it"
-            raise UserError(f"a question may not hold {IMAGE_MARK}, the mark of a picture", fix=fix)
-        if not self.messages:
-            mark = "" if self._features_ND is None else f"{IMAGE_MARK}\n"
-            question = mark + self._preface + question
-        return (*self.messages, Message("user", question))
-
-    def _prompt(self, turns: tuple[Message, ...]) -> tuple[list[int], torch.Tensor | None]:
-        """Return the prompt's token ids, and (1, length, hidden) embeddings with the picture in its place."""
-        features_ND, model = self._features_ND, self._chat.model
-        copies = 0 if features_ND is None else len(features_ND)
-        ids = encode_prompt(self._chat.processor, turns, image_tokens=copies)
-        if features_ND is None:
-            return ids, None
-        with torch.inference_mode():
-            ids_1L = torch.tensor([ids], device=model.device)
-            embeddings_1LD = model.get_input_embeddings()(ids_1L)
-            picture_1LD = (ids_1L == model.config.image_token_id)[..., None].expand_as(embeddings_1LD)
-            return ids, embeddings_1LD.masked_scatter(picture_1LD, features_ND.to(embeddings_1LD.dtype))

@@ -2,6 +2,7 @@
 
 Files are safetensors, or what ``torch.save`` wrote, of which nothing but tensors is unpickled. A file of
 safetensors is mapped for as long as a block is read, so that no more of it stays in memory than the block.
+What PyTorch before 1.6 wrote is no zip file and cannot be mapped: two such files may be in memory whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -163,9 +165,12 @@ def _open_file(file: Path) -> dict[str, StoredTensor]:
     return found
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # an adapter's file, and a shard of its base
 def _unpickled(file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a pickled file, mapped where it is of the newer kind; the last one stays open."""
+    """Return the tensors of a pickled file, mapped where it is a zip file, else read whole.
+
+    The last two stay open.
+    """
     try:
         try:
             loaded: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -186,8 +191,13 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     return {str(name): tensor for name, tensor in loaded.items()}
 
 
+def cannot_be_mapped(file: Path) -> bool:
+    """Whether the file is pickled as PyTorch before 1.6 did it, and so is in memory whole when it is read."""
+    return file.suffix == ".bin" and not is_zipfile(file)
+
+
 def close_files() -> None:
-    """Let go of the file that is still mapped."""
+    """Let go of the files that are still mapped or in memory."""
     _unpickled.cache_clear()
 
 

@@ -7,6 +7,7 @@ tower's weights are in the checkpoint, and its configuration in the folder ``vis
 from __future__ import annotations
 
 import json
+import math
 from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ CONVERTED_TYPE, ORIGINAL_TYPE = "llava_next", "llava_llama"
 TOWER_PREFIX = "model.vision_tower.vision_tower.vision_model."
 HEAD_WIDTH = 64  # of every CLIP tower OpenAI released
 _MOST_LAYERS = 512  # bounds the time to lay the architecture out
+_MOST_TILES = 64  # of one layout; bounds the memory a picture takes
 _TEXT_KEYS = (
     "attention_bias",
     "attention_dropout",
@@ -252,10 +254,22 @@ def tiles(config: LlavaNextConfig) -> tuple[int, int]:
     return side, patch
 
 
+def _check_grids(original: OriginalConfig, side: int) -> None:
+    for pair in original.image_grid_pinpoints:
+        rows_and_columns = [length // side for length in pair if length > 0 and length % side == 0]
+        if len(rows_and_columns) < 2 or math.prod(rows_and_columns) > _MOST_TILES:
+            raise UserError(
+                f"image_grid_pinpoints has {list(pair)}, which is no grid of {side}-pixel tiles, at most "
+                f"{_MOST_TILES} of them",
+                where="config.json",
+                fix="fetch the checkpoint again",
+            )
+
+
 def llava_next_config(
     original: OriginalConfig, vision: CLIPVisionConfig, *, vocab_size: int, image_token_id: int
 ) -> LlavaNextConfig:
-    """Put the whole configuration together.
+    """Put the whole configuration together. Raises UserError where a layout is no grid of the tower's tiles.
 
     LLaVA writes pinpoints as (width, height), transformers as (height, width). The order stays: small
     pictures fit two layouts equally well, and both codes take the first.
@@ -273,6 +287,7 @@ def llava_next_config(
         tie_word_embeddings=original.tie_word_embeddings,
     )
     side, patch = tiles(config)
+    _check_grids(original, side)
     config.image_seq_length = (side // patch) ** 2
     config.architectures = ["LlavaNextForConditionalGeneration"]
     return config

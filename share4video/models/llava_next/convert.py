@@ -1,7 +1,8 @@
 """An original ``llava_llama`` checkpoint as a Hugging Face LLaVA-NeXT folder for servers and trainers.
 
 Names, shapes and types of all tensors are compared with the architecture before a weight is read. Values go
-from file to file a block at a time, so that memory does not grow with the model.
+from file to file a block at a time, so that memory does not grow with the model where its files can be
+mapped: safetensors, and zip ``.bin`` as PyTorch writes since 1.6.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import resource
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,7 +24,9 @@ from share4video.models.llava_next import lora
 from share4video.models.llava_next.chat_template import END_OF_TURN
 from share4video.models.llava_next.checkpoint_reader import (
     LazyTensor,
+    StoredTensor,
     byte_size,
+    cannot_be_mapped,
     close_files,
     name_some,
     open_weights,
@@ -53,7 +56,7 @@ from share4video.models.llava_next.tokens import Tokens, load_tokens, save_proce
 
 if TYPE_CHECKING:
     import torch
-    from transformers import CLIPVisionConfig, LlavaNextConfig
+    from transformers import CLIPVisionConfig, GenerationConfig, LlavaNextConfig
 
 FORMAT = 1  # goes up when the same source would give other files
 MAX_SHARD_BYTES = 5 * 10**9
@@ -122,6 +125,7 @@ def convert(
     place = open_destination(str(destination))
     with ExitStack() as stack:
         stack.callback(close_files)
+        stack.callback(lora.forget_pair)
         before = place.record()
         folder = stack.enter_context(fetched(str(source), tell))
         base_folder = stack.enter_context(fetched(str(base), tell)) if base is not None else None
@@ -150,6 +154,7 @@ class _Plan:
 
     original: OriginalConfig
     config: LlavaNextConfig
+    generation: GenerationConfig
     tokens: Tokens
     folders: tuple[Path, ...]
     shards: tuple[Shard, ...]
@@ -199,13 +204,18 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     named, unexpected = _rename(kept)
     folders = tuple(f for f in (folder, base) if f is not None)
     vision = _vision_config(folders, kept, shown, notes)
-    rows = kept[_EMBEDDING].shape[0] if _EMBEDDING in kept else original.vocab_size
+    held = kept[_EMBEDDING].shape[0] if _EMBEDDING in kept else original.vocab_size
+    rows, stored = held, original.vocab_size
+    if adapter and held < original.vocab_size:
+        # The training added <pad>, whose rows are frozen and so not saved: the base's own are all there is.
+        rows, stored = original.vocab_size, held
+        notes.append(f"The base has {held} rows for the {rows} of the training; the rest are their mean.")
     tokenizer_folder = next((f for f in folders if (f / "tokenizer.json").is_file()), folder)
     tokens = load_tokens(tokenizer_folder, original, rows, shown)
     config = llava_next_config(
         original, vision, vocab_size=tokens.vocab_size, image_token_id=tokens.image_token_id
     )
-    _check_names(named, unexpected, config, original.vocab_size, shown)
+    _check_names(named, unexpected, config, stored, shown)
     for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
         if name in named:
             named[name] = ResizedRows(named[name], tokens.vocab_size)
@@ -213,14 +223,36 @@ def _plan(folder: Path, base: Path | None, shown: str, dtype: str | None, max_sh
     entries = [Entry(name, tensor, wanted or _writable(tensor.dtype)) for name, tensor in named.items()]
     config.dtype = wanted or _prevailing(named)
     notes.append(
-        f"<image> is token {tokens.image_token_id}; the vocabulary grew from {rows} to "
+        f"<image> is token {tokens.image_token_id}; the vocabulary grew from {held} to "
         f"{tokens.vocab_size} rows."
     )
     opening = "two BOS, as its tokenizer adds one to the text's" if tokens.opening.added_bos else "one BOS"
     notes.append(f"Prompts begin with {opening}.")
+    sources = {source.file for source in _stored(kept.values())}
+    if old := sorted(file.name for file in sources if cannot_be_mapped(file)):
+        notes.append(
+            f"{name_some(old)}: pickled as PyTorch before 1.6 did it, and so in memory whole while they are "
+            "read."
+        )
     return _Plan(
-        original, config, tokens, folders, tuple(plan_shards(entries, max_shard_bytes)), dropped, tuple(notes)
+        original,
+        config,
+        _generation_config(folders, original, tokens),
+        tokens,
+        folders,
+        tuple(plan_shards(entries, max_shard_bytes)),
+        dropped,
+        tuple(notes),
     )
+
+
+def _stored(tensors: Iterable[LazyTensor]) -> Iterator[StoredTensor]:
+    """Yield the tensors in files that these are made of."""
+    for tensor in tensors:
+        if isinstance(tensor, lora.MergedTensor):
+            yield from _stored((tensor.base, tensor.a, tensor.b))
+        elif isinstance(tensor, StoredTensor):
+            yield tensor
 
 
 def _rename(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], list[str]]:
@@ -368,30 +400,41 @@ def _write(planned: _Plan, place: Destination, identity: dict[str, Any], tell: P
             planned.folders[0] / "vision_tower",
         )
         save_processor(planned.tokens, planned.config, tower, folder)
-        _generation_config(planned).save_pretrained(folder)
+        planned.generation.save_pretrained(folder)
         planned.config.save_pretrained(folder)
         (folder / RECORD).write_text(_record(planned, identity), encoding="utf-8")
         place.publish(folder)
 
 
-def _generation_config(planned: _Plan) -> Any:
-    """Return the checkpoint's own, with the end of a turn among what ends an answer."""
+def _generation_config(
+    folders: tuple[Path, ...], original: OriginalConfig, tokens: Tokens
+) -> GenerationConfig:
+    """Return the checkpoint's own, with the end of a turn among what ends an answer.
+
+    Numbers for drawing stay only where the checkpoint draws: the library reads what LLaVA left beside
+    greedy decoding, but does not write it.
+
+    Raises:
+        UserError: a value is none the library knows.
+    """
     from transformers import GenerationConfig
 
-    paths = [folder / "generation_config.json" for folder in planned.folders]
+    paths = [folder / "generation_config.json" for folder in folders]
     found = next((read_json(path) for path in paths if path.is_file()), {})
-    tokenizer = planned.tokens.tokenizer
-    ends = found.get("eos_token_id", planned.original.text.get("eos_token_id"))
+    ends = found.get("eos_token_id", original.text.get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    end_of_turn = tokenizer.get_vocab()[END_OF_TURN]
+    end_of_turn = tokens.tokenizer.get_vocab()[END_OF_TURN]
     ends = [*ends, end_of_turn] if end_of_turn not in ends else ends
-    sampling = {key: found[key] for key in ("do_sample", "temperature", "top_p", "top_k") if key in found}
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends if len(ends) > 1 else ends[0],
-        pad_token_id=tokenizer.pad_token_id,
-        **sampling,
-    )
+    drawn = ("do_sample", "temperature", "top_p", "top_k") if found.get("do_sample") is True else ()
+    with computable("generation_config.json"):
+        config = GenerationConfig(
+            bos_token_id=tokens.tokenizer.bos_token_id,
+            eos_token_id=ends if len(ends) > 1 else ends[0],
+            pad_token_id=tokens.tokenizer.pad_token_id,
+            **{key: found[key] for key in drawn if key in found},
+        )
+        config.validate(strict=True)
+    return config
 
 
 def _record(planned: _Plan, identity: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ class AdapterConfig(BaseModel):
 
 @dataclass(frozen=True)
 class MergedTensor:
-    """A weight with its low-rank change added; a block of rows needs those rows of B alone."""
+    """A weight with its low-rank change added; both sides of the pair are read once."""
 
     base: LazyTensor
     a: StoredTensor
@@ -76,8 +77,20 @@ class MergedTensor:
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
         """Return rows, in the base's type."""
-        change = self.b.rows(start, stop).float() @ self.a.rows(0, self.a.shape[0]).float()
+        a, b = _pair(self.a, self.b)
+        change = b[start:stop] @ a
         return change.mul_(self.scaling).add_(self.base.rows(start, stop)).to(self.dtype)
+
+
+@lru_cache(maxsize=1)  # a weight's blocks are read one after another
+def _pair(a: StoredTensor, b: StoredTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both sides of a pair in float32."""
+    return a.rows(0, a.shape[0]).float(), b.rows(0, b.shape[0]).float()
+
+
+def forget_pair() -> None:
+    """Let go of the pair read last."""
+    _pair.cache_clear()
 
 
 def is_adapter(folder: Path) -> bool:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from share4video.dataset.messages import IMAGE_MARK, Message
+from share4video.dataset.messages import Message
 from share4video.errors import UserError
-from share4video.models.encoded_text import EncodedText
+from share4video.models import encoded_text
+from share4video.models.encoded_text import EncodedText, as_parts
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ def load_processor(folder: Path, *, training: bool = True) -> Any:
             fix="put a chat_template.jinja beside the weights",
         )
     try:
-        processor.apply_chat_template(_as_parts([Message("user", "?")]))
+        processor.apply_chat_template(as_parts([Message("user", "?")], "image"))
     except TemplateSyntaxError as error:
         raise UserError(
             f"the chat template is not valid Jinja: {error.message}",
@@ -105,86 +106,35 @@ def encode_text(
 ) -> EncodedText:
     """Put a conversation through chat template and tokenizer.
 
-    Which tokens are answers comes from the chat template's generation marks; nothing here counts characters.
-
     Args:
         image_size: height and width in pixels of the picture the mark stands for; None where there is none.
     """
-    import torch
-
-    batch = processor.apply_chat_template(
-        _as_parts(messages),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        processor_kwargs={"padding": False},
-    )
-    input_ids = torch.tensor(batch["input_ids"][0])
-    supervised = torch.tensor(batch["assistant_masks"][0], dtype=torch.bool)
     if image_size is None:
-        return EncodedText(input_ids, supervised)
+        return encoded_text.encode_text(processor, messages, kind=None)
     counted = processor._get_num_multimodal_tokens(
         image_sizes=[image_size]
     )  # the one place that knows anyres
-    copies = torch.where(input_ids == processor.image_token_id, counted["num_image_tokens"][0], 1)
-    return EncodedText(input_ids.repeat_interleave(copies), supervised.repeat_interleave(copies))
+    copies = counted["num_image_tokens"][0]
+    return encoded_text.encode_text(processor, messages, kind="image", copies=copies)
 
 
-def encode_prompt(processor: Any, messages: Sequence[Message], *, image_tokens: int) -> list[int]:
-    """Put a conversation that waits for an answer through chat template and tokenizer.
-
-    Args:
-        image_tokens: how often the image token stands for the picture; 0 where there is none.
-    """
-    encoded = processor.apply_chat_template(
-        _as_parts(messages),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"padding": False},
-    )
-    image = processor.image_token_id
-    return [
-        token
-        for found in encoded["input_ids"][0]
-        for token in ([found] * image_tokens if found == image else [found])
-    ]
-
-
-def answer_ends(processor: Any, *configs: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: those the configurations name, and the template's end of turn.
+def end_of_turn(processor: Any) -> frozenset[int]:
+    """Return the token that ends an answer in the chat template; empty where no special one does.
 
     A Llama-3 checkpoint may name its end of text alone, but what its conversations are trained on ends with
     its end of turn.
     """
-    named: set[int] = set()
-    for config in configs:
-        ends = getattr(config, "eos_token_id", None)
-        named.update(ends if isinstance(ends, list) else [] if ends is None else [ends])
     answered = processor.apply_chat_template(
-        _as_parts([Message("user", "?"), Message("assistant", "!")]),
+        as_parts([Message("user", "?"), Message("assistant", "!")], "image"),
         tokenize=True,
         return_dict=True,
         processor_kwargs={"padding": False},
     )["input_ids"][0]
     special = {id for id, token in processor.tokenizer.added_tokens_decoder.items() if token.special}
-    closing = [token for token in answered if token in special][-1:]
-    return frozenset([*named, *closing])
+    return frozenset([token for token in answered if token in special][-1:])
 
 
 def encode_image(processor: Any, image: Image.Image) -> torch.Tensor:
     """Return the picture's tiles, (tiles, 3, side, side), the whole picture scaled down being the first."""
     pixels: torch.Tensor = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"][0]
     return pixels
-
-
-def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return the conversation in the form chat templates take: an image part where the mark stood."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        mark, _, text = message.content.partition("\n")
-        content: list[dict[str, Any]] = [{"type": "text", "text": message.content}]
-        if mark == IMAGE_MARK:
-            content = [{"type": "image"}, {"type": "text", "text": text}]
-        turns.append({"role": message.role, "content": content})
-    return turns

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from share4video.dataset.messages import IMAGE_MARK, Message
+from share4video.dataset.messages import Message
 from share4video.errors import UserError
+from share4video.models import encoded_text
+from share4video.models.chat_session import VisualKind
 from share4video.models.encoded_text import EncodedText
 
 if TYPE_CHECKING:
@@ -129,39 +131,14 @@ def encode_text(processor: Any, messages: Sequence[Message], *, visual: bool, fr
         visual: whether the mark stands at the head of the first question.
         frames: of the clip it stands for; 0 for a picture.
     """
-    import torch
-
-    batch = processor.apply_chat_template(
-        as_parts(messages, video=frames > 0),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        processor_kwargs={"padding": False},
-    )
-    input_ids = torch.as_tensor(batch["input_ids"][0])
-    supervised = torch.as_tensor(batch["assistant_masks"][0]).bool()
-    if not visual:
-        return EncodedText(input_ids, supervised)
-    mark = processor.video_token_id if frames else processor.image_token_id
-    copies = torch.where(input_ids == mark, visual_tokens(processor, frames), 1)
-    return EncodedText(input_ids.repeat_interleave(copies), supervised.repeat_interleave(copies))
-
-
-def encode_prompt(processor: Any, messages: Sequence[Message], *, visual: bool, frames: int = 0) -> list[int]:
-    """Put a conversation that waits for an answer through chat template and tokenizer; see `encode_text`."""
-    batch = processor.apply_chat_template(
-        as_parts(messages, video=frames > 0),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"padding": False},
-    )
-    ids: list[int] = batch["input_ids"][0].tolist()
-    if not visual:
-        return ids
-    mark = processor.video_token_id if frames else processor.image_token_id
+    kind = visual_kind(visual, frames)
     copies = visual_tokens(processor, frames)
-    return [token for found in ids for token in ([found] * copies if found == mark else [found])]
+    return encoded_text.encode_text(processor, messages, kind=kind, copies=copies)
+
+
+def visual_kind(visual: bool, frames: int) -> VisualKind | None:
+    """Return what the mark stands for; None where nothing is shown."""
+    return None if not visual else "video" if frames else "image"
 
 
 def encode_picture(processor: Any, image: Image.Image) -> torch.Tensor:
@@ -177,27 +154,6 @@ def encode_frames(processor: Any, frames: Sequence[Image.Image]) -> torch.Tensor
     clip = np.stack([np.asarray(frame) for frame in frames])
     pixels: torch.Tensor = processor.video_processor([clip], return_tensors="pt")["pixel_values_videos"][0]
     return pixels
-
-
-def answer_ends(processor: Any, *configs: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: those the configurations name, and the end of the text."""
-    named = {processor.tokenizer.eos_token_id}
-    for config in configs:
-        ends = getattr(config, "eos_token_id", None)
-        named.update(ends if isinstance(ends, list) else [ends])
-    return frozenset(named - {None})
-
-
-def as_parts(messages: Sequence[Message], *, video: bool) -> list[dict[str, Any]]:
-    """Return the conversation in the form chat templates take: a video or image part where the mark stood."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        mark, _, text = message.content.partition("\n")
-        content: list[dict[str, Any]] = [{"type": "text", "text": message.content}]
-        if mark == IMAGE_MARK:
-            content = [{"type": "video" if video else "image"}, {"type": "text", "text": text}]
-        turns.append({"role": message.role, "content": content})
-    return turns
 
 
 def _teaches_the_end(processor: Any) -> bool:

@@ -18,21 +18,11 @@ from PIL import Image
 
 from share4video.errors import UserError
 from share4video.models.chat_session import VisualKind
+from share4video.models.encoded_text import EncodedText
 from share4video.models.videochat.config import VISUAL_TOKEN
 from share4video.models.videochat.prompts import Supervised
 
-
-@dataclass(frozen=True)
-class EncodedText:
-    """A training text as token ids.
-
-    Attributes:
-        input_ids: (S,) with ``VISUAL_TOKEN`` once per visual token.
-        supervised: (S,) true on the answers, with the ``###`` that ends each.
-    """
-
-    input_ids: torch.Tensor
-    supervised: torch.Tensor
+__all__ = ["EncodedText", "VideoChatProcessor", "build_image_processor", "load_processor"]
 
 
 def build_image_processor(side: int = 224) -> Any:
@@ -103,7 +93,7 @@ class VideoChatProcessor:
         return [*self._start(), *self._ids(before), *visual, *self._ids(after)]
 
     def encode(self, text: Supervised) -> EncodedText:
-        """Return a training text's token ids.
+        """Return a training text's token ids, with ``VISUAL_TOKEN`` once per visual token.
 
         Which tokens are answers is told by the tokenizer's offsets: those that lie in one whole.
         """

@@ -150,7 +150,8 @@ def test_pickled_weights_give_the_same_checkpoint(
             file.unlink()
         (tmp_path / "whole").rename(original / "model.safetensors")
     pickle_weights(original, newer=newer)
-    convert(original, tmp_path / "out")
+    report = convert(original, tmp_path / "out")
+    assert ("in memory whole" in " ".join(report.notes)) is not newer
     wanted, found = weights(converted), weights(tmp_path / "out")
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
@@ -244,6 +245,11 @@ def test_a_towers_own_configuration_wins_over_its_shapes(original: Path, tmp_pat
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),
         ({"image_grid_pinpoints": "__import__('os')"}, "image_grid_pinpoints is __import__"),
         ({"image_grid_pinpoints": None}, "image_grid_pinpoints is nothing"),
+        ({"image_grid_pinpoints": [[10**9, 10**9]]}, "no grid of 28-pixel tiles"),
+        ({"image_grid_pinpoints": [[28 * 13, 28 * 5]]}, "at most 64 of them"),
+        ({"image_grid_pinpoints": [[56, 56], [56, 30]]}, "no grid of 28-pixel tiles"),
+        ({"image_grid_pinpoints": [[56, 0]]}, "no grid of 28-pixel tiles"),
+        ({"image_grid_pinpoints": [[-28, -28]]}, "no grid of 28-pixel tiles"),
         ({"num_hidden_layers": 10**7}, "num_hidden_layers is 10000000"),
         ({"num_attention_heads": "four"}, "the configuration makes no model"),
         ({"num_attention_heads": 7}, "the configuration makes no model"),
@@ -258,6 +264,24 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(
     with pytest.raises(UserError, match=sentence):
         convert(original, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("held", "drawn"),
+    [
+        ({"temperature": 0.9, "top_p": 0.6}, {}),  # the file LLaVA leaves
+        ({"do_sample": False, "temperature": 0.6}, {}),
+        ({"do_sample": True, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9}),
+    ],
+)
+def test_numbers_for_drawing_stay_where_the_checkpoint_draws(
+    original: Path, tmp_path: Path, held: dict[str, Any], drawn: dict[str, Any]
+) -> None:
+    (original / "generation_config.json").write_text(json.dumps(held))
+    convert(original, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert {key: found[key] for key in ("temperature", "top_p", "top_k") if key in found} == drawn
+    assert bool(found.get("do_sample")) is bool(drawn)
 
 
 def test_a_converted_folder_says_so(converted: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.original_checkpoint import TOWER
+from benchmarks.original_checkpoint import TOWER, write_tokenizer
 from share4video.errors import UserError
 from share4video.models.llava_next.convert import convert
+from share4video.models.llava_next.processor import load_processor
 from share4video.models.transformers_server import check_tensor_names
-from tests.models.llava_next.tiny import weights
+from tests.models.llava_next.tiny import TINY, edit_config, pickle_weights, weights
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LANGUAGE = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
@@ -90,6 +91,31 @@ def test_pickled_pairs_and_names_of_other_versions_merge_the_same(
     convert(adapter, tmp_path / "other", base=shared_original)
     one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_old_pickled_files_of_adapter_and_base_are_read_once_each(
+    adapter: Path, shared_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(shutil.copytree(shared_original, tmp_path / "base"))
+    convert(adapter, tmp_path / "one", base=base)
+    pickle_weights(base, newer=False)
+    pairs = load_file(adapter / "adapter_model.safetensors")
+    torch.save(pairs, adapter / "adapter_model.bin", _use_new_zipfile_serialization=False)
+    (adapter / "adapter_model.safetensors").unlink()
+    read: list[str] = []
+    load = torch.load
+
+    def counted(file: Path, **options: Any) -> Any:
+        if not options.get("mmap"):
+            read.append(file.name)
+        return load(file, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    convert(adapter, tmp_path / "other", base=base)
+    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    shards = len(list(base.glob("*.bin")))
+    assert len(read) <= 2 * (shards + 1)  # for the headers, and for the values
 
 
 def test_a_tower_with_low_rank_changes_merges_too(
@@ -177,3 +203,33 @@ def test_a_base_of_its_own_tower_and_projector_may_be_the_bare_language_model(
     convert(adapter, tmp_path / "other", base=shared_original)
     one, other = weights(tmp_path / "out"), weights(tmp_path / "other")
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_rows_that_the_training_added_and_did_not_save_are_the_mean(
+    trained: tuple[Path, Any], adapter: Path, shared_original: Path, tmp_path: Path
+) -> None:
+    """The released script adds ``<pad>`` to a tokenizer without one; the embedding it grows is frozen."""
+    base = Path(shutil.copytree(shared_original, tmp_path / "base"))
+    rows = TINY.rows - 1
+    before = weights(base)
+    grown = ("model.embed_tokens.weight", "lm_head.weight")
+    for file in base.glob("*.safetensors"):
+        held = load_file(file)
+        for name in grown:
+            if name in held:
+                held[name] = held[name][:rows].clone()
+        save_file(held, file)
+    for folder in (base, adapter):
+        edit_config(folder, vocab_size=rows if folder == base else TINY.rows, pad_token_id=TINY.rows - 1)
+    write_tokenizer(base, rows, pad=False)
+    report = convert(adapter, tmp_path / "out", base=base)
+    found = weights(tmp_path / "out")
+    for name in grown:
+        values = found[f"language_model.{name}"]
+        assert torch.equal(values[:rows], before[name][:rows])
+        torch.testing.assert_close(values[rows:], before[name][:rows].mean(0).expand(len(values) - rows, -1))
+    assert report.image_token_id == TINY.rows
+    assert "The base has 299 rows for the 300 of the training" in " ".join(report.notes)
+    tokenizer = load_processor(tmp_path / "out").tokenizer
+    assert tokenizer.pad_token_id == rows
+    check_tensor_names(str(tmp_path / "out"))

@@ -181,6 +181,19 @@ def test_a_question_with_a_mark_and_a_conversation_too_long_are_said(folder: Pat
     )
 
 
+@pytest.mark.parametrize("said", ["A <video> and an <image>.", "<image>\nis here"])
+def test_a_mark_in_an_answer_is_text(folder: Path, clip: Path, said: str) -> None:
+    chat: Any = load_chat_model(folder)
+    session = chat.open(clip)
+    marks = {chat.processor.image_token_id, chat.processor.video_token_id}
+    shown = [token for token in session.prompt_tokens("?") if token in marks]
+    session.turns = (("?", said),)
+    ids = session.prompt_tokens("And?")
+    assert [token for token in ids if token in marks] == shown
+    assert said in chat.processor.tokenizer.decode([token for token in ids if token not in marks])
+    assert "".join(session.ask("And?", SHORT)) is not None
+
+
 def test_what_is_no_clip_and_no_picture_is_said(folder: Path, tmp_path: Path) -> None:
     chat = load_chat_model(folder)
     (tmp_path / "text.mp4").write_text("no video")
