@@ -19,7 +19,7 @@ from share4video.models.videochat.config import VideoChatConfig
 from share4video.models.videochat.model import TRAINED, VideoChatForConditionalGeneration
 from share4video.models.videochat.processor import VideoChatProcessor, build_image_processor
 from share4video.models.videochat.state_dict_adapter import AdapterError, from_released
-from share4video.models.videochat.whole_folder import whole_folder
+from share4video.whole_folder import whole_folder
 
 _SHOWN = 3
 

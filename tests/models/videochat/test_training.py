@@ -16,11 +16,9 @@ from typer.testing import CliRunner
 from share4video.cli.main import app
 from share4video.config import VideoChatAlignConfig, VideoChatInstructConfig
 from share4video.config_file import load_config
-from share4video.errors import UserError
 from share4video.models.chat_session import Decoding, Runtime, load_chat_model
 from share4video.models.videochat import training
 from share4video.models.videochat.model import TRAINED
-from share4video.models.videochat.whole_folder import whole_folder
 from share4video.store import LocalStore
 from share4video.training.checkpoint import Interrupted, TrainingStates
 from tests.models.videochat.material import captions, conversations, write_list, write_media
@@ -170,22 +168,6 @@ def test_the_command_trains_and_says_what_it_did(base: Path, media: Path, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.json", "tuned"]
     again = _run(*train, *settings)
     assert again.exit_code == 2 and "there is something already" in again.stderr
-
-
-def test_what_a_killed_process_left_is_removed_and_two_do_not_write_one_folder(tmp_path: Path) -> None:
-    target = tmp_path / "tuned"
-    left = tmp_path / ".tuned.writing"
-    left.mkdir()
-    (left / "half").write_text("of a file")
-    with whole_folder(target) as folder:
-        assert list(folder.iterdir()) == []
-        with pytest.raises(UserError, match="another process is writing"), whole_folder(target):
-            pass
-        (folder / "whole").touch()
-    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
-    with pytest.raises(KeyError), whole_folder(tmp_path / "other"):
-        raise KeyError
-    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
 
 
 @pytest.mark.parametrize(
