@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from share4video.errors import UserError
 from share4video.models.chat_session import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What transformers raises over a folder that is damaged or holds something else.
+UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError)
 _SHOWN_NAMES = 3
 
 
@@ -40,7 +43,7 @@ def load_whole(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+    except UNLOADABLE as error:
         raise UserError(
             f"the {called} cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=str(folder),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from share4video.errors import UserError
-from share4video.models.loading import DTYPES
+from share4video.models.loading import DTYPES, UNLOADABLE
 from share4video.models.videochat.config import VideoChatConfig
 from share4video.models.videochat.model import TRAINED, VideoChatForConditionalGeneration
 from share4video.models.videochat.processor import VideoChatProcessor, build_image_processor
@@ -102,7 +102,7 @@ def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except UNLOADABLE as error:
         raise UserError(
             f"the language model cannot be loaded: {' '.join(str(error).split())[:200]}",
             where=str(folder),

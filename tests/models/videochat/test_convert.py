@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,14 @@ def test_what_does_not_fit_is_said(files: dict[str, Path], tmp_path: Path) -> No
         found = _convert(files, tmp_path / "model", *parts)
         assert found.exit_code == 2 and sentence in found.stderr, found.stderr
         assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"\xff" * 64])
+def test_a_language_model_with_damaged_weights_is_one_sentence(
+    files: dict[str, Path], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    broken = shutil.copytree(files["llama"], tmp_path / "llama")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    found = _convert({**files, "llama": broken}, tmp_path / "model", "eva_vit_g", "blip2", "videochat")
+    assert found.exit_code == 2 and "the language model cannot be loaded" in found.stderr, found.stderr

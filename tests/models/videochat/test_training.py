@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,15 @@ def test_a_wrong_path_is_one_sentence(
     found = _run("train", "--stage", "1", *flags, "-o", tmp_path / "out", *_set(1, **FAST))
     assert found.exit_code == 2 and sentence in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_base_with_damaged_weights_is_one_sentence(base: Path, media: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(base, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    files = ("--data", media / "captions.json", "--model", broken, "-o", tmp_path / "out")
+    found = _run("train", "--stage", "1", *files, *_set(1, **FAST))
+    assert found.exit_code == 2 and "the base model cannot be loaded" in found.stderr, found.stderr
 
 
 def test_the_preset_that_ships_says_the_defaults() -> None:
