@@ -85,6 +85,7 @@ def train(
     from share4video.whole_folder import check_new, whole_folder
 
     _quieten()
+    training.refuse_several_devices()
     check_new(out)
     number: Literal[1, 2] = 1 if stage == 1 else 2
     key = training.training_key(data, model, number, chosen)

@@ -2,7 +2,8 @@
 
 Both train the same parts: the aggregators, the norm after the tower, the extra queries and the projector.
 Videos and pictures are mixed in every batch, the loss is that of the answers alone, and what is frozen stays
-as it was to the bit. See docs/reference/videochat.md for what the released training code did instead.
+as it was to the bit. One process trains on one device. See docs/reference/videochat.md for what the released
+training code did instead.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ def training_key(files: Sequence[Path], base: Path, stage: Stage, config: VideoC
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def refuse_several_devices() -> None:
+    """Raises UserError where the training would be spread over devices: only one of them can write."""
+    processes, gpus = os.environ.get("WORLD_SIZE", "1"), torch.cuda.device_count()
+    if processes != "1":
+        fix = "start share4video itself, without torchrun"
+        raise UserError("VideoChat is trained on one device", where=f"WORLD_SIZE={processes}", fix=fix)
+    if gpus > 1:
+        fix = "name the one to use, such as CUDA_VISIBLE_DEVICES=0"
+        raise UserError("VideoChat is trained on one device", where=f"{gpus} GPUs", fix=fix)
+
+
 def train(
     files: Sequence[Path],
     media: Path,
@@ -86,9 +98,10 @@ def train(
 
     Raises:
         UserError: the base, the files or the settings are wrong, too many files cannot be read, one breaks
-            while it is trained on, or the loss diverged.
+            while it is trained on, the loss diverged, or there is more than one device.
         Interrupted: SIGTERM came; the state is saved.
     """
+    refuse_several_devices()
     set_seed(config.seed)
     model = _load(base)
     processor = load_processor(base, model.config.visual_tokens)
@@ -120,8 +133,7 @@ def train(
         loss_first=sum(losses[:edge]) / edge,
         loss_last=sum(losses[-edge:]) / edge,
     )
-    if trainer.is_world_process_zero():
-        _write(trainer.accelerator.unwrap_model(trainer.model), processor, target, stage, config, report)
+    _write(trainer.accelerator.unwrap_model(trainer.model), processor, target, stage, config, report)
     return report
 
 
@@ -254,18 +266,17 @@ def _steps(config: VideoChatAlignConfig, samples: int) -> int:
 def _arguments(config: VideoChatAlignConfig, steps: int, samples: int, work: Path) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     micro = min(config.micro_batch_size, config.batch_size)
-    per_step = micro * int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch_size % per_step:
+    if config.batch_size % micro:
         raise UserError(
-            f"a batch of {config.batch_size} cannot be split into {per_step} at a time over all devices",
+            f"a batch of {config.batch_size} cannot be split into {micro} at a time",
             where="videochat.stage1.batch_size or videochat.stage2.batch_size",
-            fix="make it a multiple of micro_batch_size times the number of devices",
+            fix="make it a multiple of micro_batch_size",
         )
     warmup = round(samples * config.warmup_epochs / config.batch_size)
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch_size // per_step,
+        gradient_accumulation_steps=config.batch_size // micro,
         max_steps=steps,
         learning_rate=config.lr,
         adam_beta1=config.betas[0],

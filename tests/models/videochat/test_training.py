@@ -199,6 +199,19 @@ def test_a_base_with_damaged_weights_is_one_sentence(base: Path, media: Path, tm
     assert found.exit_code == 2 and "the base model cannot be loaded" in found.stderr, found.stderr
 
 
+def test_more_than_one_device_is_refused(
+    base: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ["train", "--stage", "1", "--data", media / "captions.json", "--model", base]
+    for name, setting in (("WORLD_SIZE=2", "2"), ("2 GPUs", "1")):
+        monkeypatch.setenv("WORLD_SIZE", setting)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        found = _run(*train, "-o", tmp_path / "out", *_set(1, **FAST))
+        assert found.exit_code == 2 and "VideoChat is trained on one device" in found.stderr, found.stderr
+        assert name in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_preset_that_ships_says_the_defaults() -> None:
     shipped = load_config(Path(__file__).parents[3] / "configs" / "videochat.yaml").videochat
     assert shipped.stage1 == VideoChatAlignConfig()
