@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,18 @@ def convert(
         config: settings of `VideoChatConfig` other than the released ones.
 
     Raises:
-        UserError: a file cannot be read, holds something else, or weights are missing that are not trained.
+        UserError: a file cannot be read, holds something else, weights are missing that are not trained, or
+            the settings make no model.
     """
     if dtype not in DTYPES:
         raise UserError("there is no such number format", where=dtype, fix=f"use {', '.join(DTYPES)}")
+    _refuse_unknown(config or {})
     with whole_folder(target) as folder:
         text, tokenizer, model_of_text = _language_model(language_model, DTYPES[dtype])
-        built = VideoChatConfig(**{**(config or {}), "text_config": text})
+        with _buildable():
+            built = VideoChatConfig(**{**(config or {}), "text_config": text})
+            with torch.device("meta"):
+                model = VideoChatForConditionalGeneration(built)
         vision: Any = built.vision_config
         held: dict[str, torch.Tensor] = {}
         for file in weights:
@@ -69,8 +76,6 @@ def convert(
             except AdapterError as error:
                 fix = "give files of VideoChat, of BLIP-2's Q-Former or of EVA's tower"
                 raise UserError(str(error), where=str(file), fix=fix) from error
-        with torch.device("meta"):
-            model = VideoChatForConditionalGeneration(built)
         fresh = _fresh(model, held, built)
         _fit(model, {**fresh, **held})
         model.language_model = model_of_text
@@ -91,6 +96,40 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UserError("the settings are no object", where=str(file), fix="give a JSON object")
     return settings
+
+
+def _refuse_unknown(settings: Mapping[str, Any]) -> None:
+    """Raises UserError where the architecture, its tower or its Q-Former has no setting of a name."""
+    known = VideoChatConfig().to_dict()
+    asked = [("", settings, known)]
+    for part in ("vision_config", "qformer_config"):
+        if isinstance(settings.get(part), Mapping):
+            asked.append((f"{part}.", settings[part], known[part]))
+    for prefix, given, names in asked:
+        if unknown := sorted(given.keys() - names.keys()):
+            near = get_close_matches(unknown[0], list(names), n=1)
+            raise UserError(
+                "VideoChat has no such setting",
+                where=f"--architecture, {prefix}{unknown[0]}",
+                fix=f"did you mean {prefix}{near[0]}" if near else "take it out",
+            )
+
+
+@contextmanager
+def _buildable() -> Iterator[None]:
+    """Say in a sentence why no model can be built of the settings.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
+    except Exception as error:  # its checks raise errors of many kinds, and so do sizes that do not divide
+        raise UserError(
+            f"the settings make no VideoChat: {' '.join(str(error).split())[:200]}",
+            where="--architecture",
+            fix="give the settings these weights were made for",
+        ) from error
 
 
 def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:

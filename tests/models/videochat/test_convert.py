@@ -130,3 +130,25 @@ def test_a_language_model_with_damaged_weights_is_one_sentence(
     weights.write_bytes(damage(weights.read_bytes()))
     found = _convert({**files, "llama": broken}, tmp_path / "model", "eva_vit_g", "blip2", "videochat")
     assert found.exit_code == 2 and "the language model cannot be loaded" in found.stderr, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"gmhra_layers": 99}, "gmhra_layers is 99, and the tower has 3 layers"),
+        ({"vision_config": 3}, "the settings make no VideoChat"),
+        ({"vision_config": {"num_attention_heads": 0}}, "the settings make no VideoChat"),
+        ({"num_query_tokens": "x"}, "num_query_tokens is 'x', and not a whole number"),
+        ({"nonsense": 1}, "VideoChat has no such setting (--architecture, nonsense)"),
+        ({"gmhra_layer": 1}, "did you mean gmhra_layers"),
+        ({"vision_config": {"image_sise": 28}}, "did you mean vision_config.image_size"),
+    ],
+)
+def test_settings_that_make_no_model_are_one_sentence(
+    files: dict[str, Path], tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    settings = json.loads(files["architecture"].read_text())
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, **change}))
+    found = _convert({**files, "architecture": tmp_path / "settings.json"}, tmp_path / "model", "eva_vit_g")
+    assert found.exit_code == 2 and "Traceback" not in found.stderr
+    assert sentence in found.stderr
