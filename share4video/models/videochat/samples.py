@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +42,7 @@ from share4video.training.samples import RejectedSample
 
 Stage = Literal[1, 2]
 Progress = Callable[[str, int, int], None]
+_AHEAD = 4  # samples that are being read, or wait to be, for each thread
 _ASPECTS = (3 / 4, 4 / 3)  # of a crop, width by height
 
 
@@ -109,10 +112,15 @@ class Reader:
         """Read every sample as an evaluation would; return those that can be trained on, and the others."""
         kept: list[Sample] = []
         rejected: list[RejectedSample] = []
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for done, (sample, reject) in enumerate(
-                zip(samples, pool.map(self._reject_of, samples), strict=True), start=1
-            ):
+        threads = len(os.sched_getaffinity(0))
+        begun: deque[tuple[Sample, Future[RejectedSample | None]]] = deque()
+        waiting = iter(samples)
+        with ThreadPoolExecutor(threads) as pool:
+            for done in range(1, len(samples) + 1):
+                for sample in islice(waiting, _AHEAD * threads - len(begun)):
+                    begun.append((sample, pool.submit(self._reject_of, sample)))
+                sample, read = begun.popleft()
+                reject = read.result()
                 kept += [sample] if reject is None else []
                 rejected += [] if reject is None else [reject]
                 if progress is not None:

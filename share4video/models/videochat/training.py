@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
@@ -43,6 +44,7 @@ from share4video.training.samples import RejectedSample
 from share4video.training.trainer import StateCallback, StepReporter, WeightedTrainer
 
 REPORT_NAME, REJECTS_NAME = "training.json", "rejects.jsonl"
+_CHECKED_NAME = "checked.json"  # beside the states of an unfinished training
 _EDGE_SHARE = 0.1  # the first and the last tenth of the steps, for the losses that are reported
 
 
@@ -106,7 +108,11 @@ def train(
     model = _load(base)
     processor = load_processor(base, model.config.visual_tokens)
     reader = Reader(processor, config, base)
-    samples, rejected = _checked(load_samples(files, media, stage), reader, config, progress)
+    found = load_samples(files, media, stage)
+    checked = _read_earlier(found, media, states)
+    samples, rejected = checked or _checked(found, reader, config, progress)
+    if states is not None and checked is None:
+        _keep(states, found, media, samples, rejected)
     steps = _steps(config, len(samples))
     reporter = StepReporter(config.log_every_steps, _told(progress))
     with StopSignal() as stop:
@@ -255,6 +261,48 @@ def _checked(
             fix="mend them, or raise videochat.stage1.max_failed_share (stage2 in stage 2)",
         )
     return kept, rejected
+
+
+class _Checked(BaseModel):
+    """What came of reading all samples: the places of those that are trained on, and the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    media: str
+    kept: tuple[int, ...]
+    rejected: tuple[RejectedSample, ...]
+
+
+def _keep(
+    states: TrainingStates,
+    found: Sequence[Sample | RejectedSample],
+    media: Path,
+    samples: Sequence[Sample],
+    rejected: Sequence[RejectedSample],
+) -> None:
+    """Remember which samples are trained on: a resumed training takes the same, and reads none again."""
+    chosen = {id(sample) for sample in samples}
+    kept = tuple(place for place, sample in enumerate(found) if id(sample) in chosen)
+    checked = _Checked(media=str(media.resolve()), kept=kept, rejected=tuple(rejected))
+    states.keep(_CHECKED_NAME, checked.model_dump_json().encode())
+
+
+def _read_earlier(
+    found: Sequence[Sample | RejectedSample], media: Path, states: TrainingStates | None
+) -> tuple[list[Sample], list[RejectedSample]] | None:
+    """Return what `_keep` remembered of these samples in this media folder, or None."""
+    content = None if states is None else states.kept(_CHECKED_NAME)
+    if content is None:
+        return None
+    try:
+        checked = _Checked.model_validate_json(content)
+    except ValidationError:
+        return None
+    wanted = set(checked.kept)
+    samples = [s for place, s in enumerate(found) if place in wanted and isinstance(s, Sample)]
+    whole = len(samples) == len(checked.kept) and len(samples) + len(checked.rejected) == len(found)
+    if not whole or checked.media != str(media.resolve()):
+        return None
+    return samples, list(checked.rejected)
 
 
 def _steps(config: VideoChatAlignConfig, samples: int) -> int:

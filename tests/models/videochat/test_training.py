@@ -110,10 +110,45 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
             states=states,
             progress=stop_after,
         )
-    report = training.train(*arguments, tmp_path / "parts", 2, every_step, work=tmp_path / "c", states=states)
-    assert report.steps == 4
+    told: list[str] = []
+    report = training.train(
+        *arguments,
+        tmp_path / "parts",
+        2,
+        every_step,
+        work=tmp_path / "c",
+        states=states,
+        progress=lambda label, done, total: told.append(label),
+    )
+    assert report.steps == 4 and "reading" not in told  # what was checked is not read to be checked again
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_samples_that_were_checked_in_another_media_folder_are_checked_again(
+    base: Path, media: Path, tmp_path: Path
+) -> None:
+    config = VideoChatInstructConfig.model_validate({**FAST, "max_steps": 1, "max_failed_share": 0.5})
+    lame = shutil.copytree(media, tmp_path / "media")
+    gone = lame / conversations()[0]["video"]
+    gone.unlink()
+    states = TrainingStates(LocalStore(tmp_path / "states"), "key")
+    found = [
+        training.train(
+            [media / "conversations.json"],
+            folder,
+            base,
+            tmp_path / f"tuned-{number}",
+            2,
+            config,
+            work=tmp_path / f"work-{number}",
+            states=states,
+        )
+        for number, folder in enumerate((lame, lame, media))
+    ]
+    counts = [(report.trained_samples, len(report.rejected)) for report in found]
+    assert counts == [(3, 1), (3, 1), (4, 0)]
+    assert found[0].rejected == found[1].rejected
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor(
