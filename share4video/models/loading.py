@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ _SHOWN_NAMES = 3
 
 
 def load_whole(
-    architecture: Any, folder: Path, *, dtype: torch.dtype, called: str = "model", fix: str, **options: Any
+    architecture: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    called: str = "model",
+    fix: str,
+    fix_gaps: str = "convert the checkpoint with share4video convert, or copy it again",
+    **options: Any,
 ) -> Any:
     """Load the checkpoint in ``folder`` and return the model, on the CPU.
 
@@ -26,6 +34,7 @@ def load_whole(
         architecture: the transformers class.
         called: what the sentence calls the model.
         fix: what to do where the folder holds another kind of model.
+        fix_gaps: what to do where its weights do not fit its architecture.
         options: for ``from_pretrained``.
 
     Raises:
@@ -37,11 +46,10 @@ def load_whole(
             folder,
             dtype=dtype,
             local_files_only=True,
-            use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # so that they are reported, not raised one by one
             output_loading_info=True,
-            **options,
+            **{"use_safetensors": True, **options},
         )
     except UNLOADABLE as error:
         raise UserError(
@@ -49,18 +57,26 @@ def load_whole(
             where=str(folder),
             fix=fix,
         ) from error
-    problems = [
+    if problems := misfits(report):
+        raise UserError(
+            f"the {called}'s weights do not fit its architecture: {problems}",
+            where=str(folder),
+            fix=fix_gaps,
+        )
+    return model
+
+
+def misfits(report: Mapping[str, Any]) -> str:
+    """Return what transformers would go on without: weights missing, unexpected and of another shape.
+
+    Args:
+        report: what ``from_pretrained`` returns with ``output_loading_info=True``.
+    """
+    return "; ".join(
         f"{len(report[kind])} {kind.removesuffix('_keys')} ({_some(report[kind])} ...)"
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
         if report[kind]
-    ]
-    if problems:
-        raise UserError(
-            f"the {called}'s weights do not fit its architecture: {'; '.join(problems)}",
-            where=str(folder),
-            fix="convert the checkpoint with share4video convert, or copy it again",
-        )
-    return model
+    )
 
 
 def place(model: Any, runtime: Runtime) -> Any:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from share4video.errors import UserError
-from share4video.models.loading import DTYPES, UNLOADABLE
+from share4video.models.loading import DTYPES, UNLOADABLE, load_whole
 from share4video.models.videochat.config import VideoChatConfig
 from share4video.models.videochat.model import TRAINED, VideoChatForConditionalGeneration
 from share4video.models.videochat.processor import VideoChatProcessor, build_image_processor
@@ -135,25 +135,22 @@ def _buildable() -> Iterator[None]:
 def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer
 
+    fix = "give a transformers folder with weights and tokenizer"
     try:
         text = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
     except UNLOADABLE as error:
-        raise UserError(
-            f"the language model cannot be loaded: {' '.join(str(error).split())[:200]}",
-            where=str(folder),
-            fix="give a transformers folder with weights and tokenizer",
-        ) from error
-    model, info = loaded
-    if gaps := [kind for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]]:
-        raise UserError(
-            f"the language model's weights do not fit its architecture: {', '.join(gaps)}",
-            where=str(folder),
-            fix="fetch it again; of a delta, apply it first",
-        )
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"the language model cannot be loaded: {why}", where=str(folder), fix=fix) from error
+    model = load_whole(
+        AutoModelForCausalLM,
+        folder,
+        dtype=dtype,
+        called="language model",
+        fix=fix,
+        fix_gaps="fetch it again; of a delta, apply it first",
+        use_safetensors=None,  # an applied delta is often .bin, of which nothing but tensors is read
+    )
     return text, tokenizer, model
 
 

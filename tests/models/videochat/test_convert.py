@@ -152,3 +152,14 @@ def test_settings_that_make_no_model_are_one_sentence(
     found = _convert({**files, "architecture": tmp_path / "settings.json"}, tmp_path / "model", "eva_vit_g")
     assert found.exit_code == 2 and "Traceback" not in found.stderr
     assert sentence in found.stderr
+
+
+def test_a_language_model_whose_weights_do_not_fit_is_said(files: dict[str, Path], tmp_path: Path) -> None:
+    other = shutil.copytree(files["llama"], tmp_path / "llama")
+    config = json.loads((other / "config.json").read_text())
+    layers = config["num_hidden_layers"] + 1
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    found = _convert({**files, "llama": other}, tmp_path / "model", "eva_vit_g", "blip2", "videochat")
+    assert found.exit_code == 2
+    assert "the language model's weights do not fit its architecture: 9 missing (" in found.stderr
+    assert "of a delta, apply it first" in found.stderr
