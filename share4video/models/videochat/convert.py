@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,9 +78,8 @@ def convert(
                 fix = "give files of VideoChat, of BLIP-2's Q-Former or of EVA's tower"
                 raise UserError(str(error), where=str(file), fix=fix) from error
         fresh = _fresh(model, held, built)
-        _fit(model, {**fresh, **held})
+        _fit(model, {**fresh, **held}, DTYPES[dtype])
         model.language_model = model_of_text
-        model.vision_tower.to(DTYPES[dtype])
         model.save_pretrained(folder)
         VideoChatProcessor(tokenizer, build_image_processor(vision.image_size), built.visual_tokens).save(
             folder
@@ -160,7 +160,10 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped, not copied: what BLIP-2's file holds beside the Q-Former is never read. Before torch 1.6
+        # files were no archives, and those cannot be mapped.
+        mapped = zipfile.is_zipfile(file)
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, SafetensorError) as error:
         raise UserError("the weights cannot be read", where=str(file), fix=fix) from error
     except Exception as error:  # unpickling raises whatever the bytes make it raise
@@ -202,8 +205,14 @@ def _fresh(
     return {name: first[name] for name in found}
 
 
-def _fit(model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tensor]) -> None:
-    """Put weights into a model that has none yet. Raises UserError where they are not its own."""
+def _fit(
+    model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    """Put weights into a model that has none yet, each in the number format it is kept in.
+
+    Raises:
+        UserError: they are not its own.
+    """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     wanted = {name: shape for name, shape in shapes.items() if not name.startswith("language_model.")}
     problems = [name for name, shape in wanted.items() if name in held and held[name].shape != shape]
@@ -224,4 +233,6 @@ def _fit(model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tens
                 where=", ".join(sorted(names)[:_SHOWN]),
                 fix="give the files of tower, Q-Former and VideoChat together",
             )
-    model.load_state_dict({name: held[name].float() for name in wanted}, strict=False, assign=True)
+    exact = set(model._keep_in_fp32_modules_strict or ())
+    kept = {name: torch.float32 if name.partition(".")[0] in exact else dtype for name in wanted}
+    model.load_state_dict({name: held[name].to(kept[name]) for name in wanted}, strict=False, assign=True)

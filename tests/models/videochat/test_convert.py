@@ -65,11 +65,11 @@ def files(
     return {name.partition(".")[0]: folder / name for name in names}
 
 
-def _convert(files: dict[str, Path], out: Path, *parts: str) -> Any:
+def _convert(files: dict[str, Path], out: Path, *parts: str, dtype: str = "float32") -> Any:
     arguments = ["--language-model", files["llama"], "--architecture", files["architecture"]]
     for part in parts:
         arguments += ["--weights", files.get(part, Path(part))]
-    command = ["videochat", "convert", *arguments, "--dtype", "float32", "-o", out]
+    command = ["videochat", "convert", *arguments, "--dtype", dtype, "-o", out]
     return CliRunner().invoke(app, [str(word) for word in command])
 
 
@@ -163,3 +163,22 @@ def test_a_language_model_whose_weights_do_not_fit_is_said(files: dict[str, Path
     assert found.exit_code == 2
     assert "the language model's weights do not fit its architecture: 9 missing (" in found.stderr
     assert "of a delta, apply it first" in found.stderr
+
+
+def test_files_of_old_and_the_number_format_that_each_part_is_kept_in(
+    model: VideoChatForConditionalGeneration, files: dict[str, Path], tmp_path: Path
+) -> None:
+    old = tmp_path / "eva_vit_g.pth"
+    tower = torch.load(files["eva_vit_g"], weights_only=True)
+    torch.save(tower, old, _use_new_zipfile_serialization=False)
+    done = _convert(
+        {**files, "eva_vit_g": old}, tmp_path / "model", "eva_vit_g", "blip2", "videochat", dtype="bfloat16"
+    )
+    assert done.exit_code == 0, done.stderr
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    exact = {name.partition(".")[0] for name, tensor in written.items() if tensor.dtype == torch.float32}
+    assert exact == {*TRAINED, "qformer", "query_tokens"}
+    expected = model.state_dict()
+    for name, tensor in written.items():
+        wanted = torch.float32 if name.partition(".")[0] in exact else torch.bfloat16
+        assert tensor.dtype == wanted and torch.equal(tensor, expected[name].to(wanted)), name
