@@ -139,9 +139,9 @@ class Reader:
             visual = read_visual(
                 sample.path, sample.kind, self._config.frames, model=self._model, choose=choose
             )
-        except MediaError as error:
+        except UserError as error:
             raise UserError(
-                f"the {sample.kind} can no longer be read: {error.sentence}",
+                f"the {sample.kind} can no longer be read: {_cause(error).sentence}",
                 where=str(sample.path),
                 fix="bring it back, or take it out of the training file, and run the training again",
             ) from error
@@ -150,8 +150,9 @@ class Reader:
     def _reject_of(self, sample: Sample) -> RejectedSample | None:
         try:
             visual = read_visual(sample.path, sample.kind, self._config.frames, model=self._model)
-        except MediaError as error:
-            return RejectedSample(sample.sample_id, error.reason, error.sentence, error.measured, error.bound)
+        except UserError as error:
+            why = _cause(error)
+            return RejectedSample(sample.sample_id, why.reason, why.sentence, why.measured, why.bound)
         text = self._encode(sample, visual, np.random.default_rng(0))
         tokens = int(text.supervised.sum()) if sample.caption else len(self._after(text))
         bound = self._config.max_text_tokens
@@ -177,6 +178,14 @@ class Reader:
         cropped = [np.asarray(image.resize(side, Image.Resampling.BICUBIC, box)) for image in images]
         pixels = torch.from_numpy(np.stack(cropped)).permute(0, 3, 1, 2) / 255
         return self._processor.normalised(pixels)
+
+
+def _cause(error: UserError) -> MediaError:
+    """Return what a file was refused for: as the decoder says it, or else, such as by the domain guard."""
+    if isinstance(error.__cause__, MediaError):
+        return error.__cause__
+    reason = "refused" if error.__cause__ is None else "unreadable"
+    return MediaError(reason, f"{error.what}: {error.fix}" if error.fix else error.what)
 
 
 def _text(sample: Sample, visual: Visual, random: np.random.Generator) -> Supervised:

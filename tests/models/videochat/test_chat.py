@@ -172,9 +172,10 @@ def test_pictures_are_squashed_and_frames_cut_to_their_middle() -> None:
 def test_a_file_that_is_neither_is_the_users_mistake(chat: VideoChat, tmp_path: Path, kind: str) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
-    for path in (broken, tmp_path / "none.mp4"):
-        with pytest.raises(UserError, match=f"the {kind} cannot be used"):
+    for path, sentence in ((broken, "cannot be (used|decoded)"), (tmp_path / "none.mp4", "no such file")):
+        with pytest.raises(UserError, match=sentence) as caught:
             chat.open(path, kind)  # type: ignore[arg-type]
+        assert caught.value.where == str(path) and caught.value.fix
 
 
 def test_a_folder_with_gaps_is_refused(tmp_path: Path) -> None:
