@@ -12,7 +12,7 @@ from PIL import Image
 from share4video.errors import UserError
 from share4video.media.decode import uniform_frames
 from share4video.models.chat_session import Decoding, Runtime, load_chat_model
-from share4video.models.videochat.chat import DEMO_DECODING, VideoChat
+from share4video.models.videochat.chat import VideoChat
 from share4video.models.videochat.config import VISUAL_TOKEN
 from share4video.models.videochat.processor import VideoChatProcessor, build_image_processor
 from share4video.models.videochat.prompts import chat_prompt, sampled_sentence
@@ -58,10 +58,6 @@ def test_the_prompt_is_the_released_demos() -> None:
         "###Human: <Image><ImageHere></Image>\n###Human: What?\n###Assistant:"
     )
     assert chat_prompt(None, [], [], "Hello?") == ("###Human: Hello?\n###Assistant:", "")
-
-
-def test_the_demos_drawing_is_at_hand() -> None:
-    assert (DEMO_DECODING.temperature, DEMO_DECODING.top_p, DEMO_DECODING.max_tokens) == (1.0, 0.9, 1000)
 
 
 def test_a_video_is_told_with_its_frames_true_times(chat: VideoChat, clip: Path) -> None:
