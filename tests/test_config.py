@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from share4video.config import ChecksConfig, EngineSpec, ProbeConfig, RunConfig
+from share4video.config import ChecksConfig, EngineSpec, MixtureConfig, ProbeConfig, RunConfig
 from share4video.config_file import load_config, parse_config
 from share4video.errors import UserError
 from share4video.stages.task import parse_stage_config
@@ -34,6 +34,26 @@ def test_the_papers_numbers() -> None:
     assert (train.batch_size, train.epochs, train.max_length, train.warmup_share) == (128, 1, 6144, 0.03)
     assert (paper.mixture.grid_frames, paper.mixture.max_samples) == (16, 181_000)
     assert round(paper.mixture.caption_share * 181) == 28
+
+
+def test_a_mixture_is_named_after_the_settings_that_its_visual_depends_on() -> None:
+    """A mixture of grids keeps the name it had before there were strips of frames."""
+    assert MixtureConfig(strip_frames=4).model_dump(mode="json") == {
+        "commercial_only": False,
+        "commercial_licences": [],
+        "grid_frames": 16,
+        "jpeg_quality": 95,
+        "caption_share": 28 / 181,
+        "max_samples": 181_000,
+        "question_writer": "none",
+        "shuffle_captions": False,
+        "clips_per_shard": 64,
+        "seed": 0,
+    }
+    strips = MixtureConfig(visual="frames", grid_frames=4)
+    assert strips.model_dump_json() == MixtureConfig(visual="frames").model_dump_json()
+    assert strips.model_dump_json() != MixtureConfig(visual="frames", strip_frames=4).model_dump_json()
+    assert MixtureConfig.model_validate_json(strips.model_dump_json()) == MixtureConfig(visual="frames")
 
 
 def test_what_lists_may_name_is_said_once_for_all_stages() -> None:

@@ -80,11 +80,12 @@ def train(
         raise UserError("there is no such folder", where=str(root), fix="give --media")
 
     from share4video.models.videochat import training
-    from share4video.models.videochat.whole_folder import check_new, whole_folder
     from share4video.store import LocalStore
     from share4video.training.checkpoint import TrainingStates
+    from share4video.whole_folder import check_new, whole_folder
 
     _quieten()
+    training.refuse_several_devices()
     check_new(out)
     number: Literal[1, 2] = 1 if stage == 1 else 2
     key = training.training_key(data, model, number, chosen)

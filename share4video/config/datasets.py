@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from share4video.config.base import Config
 
@@ -44,3 +44,13 @@ class MixtureConfig(LicenceConfig):
     shuffle_captions: bool = False
     clips_per_shard: int = Field(64, ge=1)
     seed: int = 0
+
+    @model_serializer(mode="wrap")
+    def _settings_that_count(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what this kind of visual does not depend on: outputs are named after the dump.
+
+        A grid's dump is what it was before there was another visual, so that mixtures keep their names.
+        """
+        unused = {"visual", "strip_frames"} if self.visual == "grid" else {"grid_frames"}
+        settings: dict[str, Any] = dump(self)
+        return {name: value for name, value in settings.items() if name not in unused}

@@ -12,8 +12,8 @@ from share4video.config.base import Config
 class VideoChatAlignConfig(Config):
     """Stage 1: captions of videos and pictures teach the projector and the aggregators to speak.
 
-    ``frames`` are those of a video. ``batch_size`` counts samples per optimizer step over all devices; a
-    device takes ``micro_batch_size`` at a time. The rate warms up over ``warmup_epochs`` and falls along a
+    ``frames`` are those of a video. ``batch_size`` counts samples per optimizer step; the device takes
+    ``micro_batch_size`` at a time. The rate warms up over ``warmup_epochs`` and falls along a
     cosine to ``min_lr_share`` of ``lr``. ``max_text_tokens`` bounds what stands after the visual tokens, of
     which stage 1 counts the caption alone: a longer sample is rejected, not cut. ``crop_min_share`` is the
     smallest part of a picture's area that is shown; 1 shows all of it. ``flip_share`` of the samples are

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from share4video.errors import UserError
 from share4video.models.chat_session import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What transformers raises over a folder that is damaged or holds something else.
+UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError)
 _SHOWN_NAMES = 3
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 
 
 def load_whole(
-    architecture: Any, folder: Path, *, dtype: torch.dtype, called: str = "model", fix: str, **options: Any
+    architecture: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    called: str = "model",
+    fix: str,
+    fix_gaps: str = "convert the checkpoint with share4video convert, or copy it again",
+    **options: Any,
 ) -> Any:
     """Load the checkpoint in ``folder`` and return the model, on the CPU.
 
@@ -25,6 +36,7 @@ def load_whole(
         architecture: the transformers class.
         called: what the sentence calls the model.
         fix: what to do where the folder holds another kind of model.
+        fix_gaps: what to do where its weights do not fit its architecture.
         options: for ``from_pretrained``.
 
     Raises:
@@ -36,30 +48,37 @@ def load_whole(
             folder,
             dtype=dtype,
             local_files_only=True,
-            use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # so that they are reported, not raised one by one
             output_loading_info=True,
-            **options,
+            **{"use_safetensors": True, **options},
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+    except UNLOADABLE as error:
         raise UserError(
             f"the {called} cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=str(folder),
             fix=fix,
         ) from error
-    problems = [
+    if problems := misfits(report):
+        raise UserError(
+            f"the {called}'s weights do not fit its architecture: {problems}",
+            where=str(folder),
+            fix=fix_gaps,
+        )
+    return model
+
+
+def misfits(report: Mapping[str, Any]) -> str:
+    """Return what transformers would go on without: weights missing, unexpected and of another shape.
+
+    Args:
+        report: what ``from_pretrained`` returns with ``output_loading_info=True``.
+    """
+    return "; ".join(
         f"{len(report[kind])} {kind.removesuffix('_keys')} ({_some(report[kind])} ...)"
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
         if report[kind]
-    ]
-    if problems:
-        raise UserError(
-            f"the {called}'s weights do not fit its architecture: {'; '.join(problems)}",
-            where=str(folder),
-            fix="convert the checkpoint with share4video convert, or copy it again",
-        )
-    return model
+    )
 
 
 def place(model: Any, runtime: Runtime) -> Any:

@@ -32,10 +32,10 @@ from transformers.cli.serving import model_manager
 from transformers.cli.serving import server as transformers_app
 
 from share4video.models.llava_next.processor import keep_backend
+from share4video.models.loading import misfits
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
-_SHOWN_KEYS = 3
 
 
 class IncompleteCheckpointError(Exception):
@@ -55,17 +55,8 @@ def check_tensor_names(folder: str) -> None:
     _, info = architecture.from_pretrained(
         folder, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
-    problems = [
-        f"{len(info[kind])} {kind.replace('_keys', '')} ({', '.join(_names(info[kind])[:_SHOWN_KEYS])}, ...)"
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if info[kind]
-    ]
-    if problems:
-        raise IncompleteCheckpointError("the weights do not fit the architecture: " + "; ".join(problems))
-
-
-def _names(keys: Any) -> list[str]:
-    return sorted(str(key if isinstance(key, str) else key[0]) for key in keys)  # mismatched: (name, shapes)
+    if problems := misfits(info):
+        raise IncompleteCheckpointError(f"the weights do not fit the architecture: {problems}")
 
 
 class CheckedModelManager(model_manager.ModelManager):

@@ -26,7 +26,13 @@ class VisualReader:
     def video_frames(
         self, path: Path, count: int, *, choose: Callable[[Path, int], list[Frame]] = uniform_frames
     ) -> list[Image.Image]:
-        """Return ``count`` frames spread evenly over a video, upright RGB, as the reference chooses them.
+        """Return ``count`` frames spread evenly over a video, upright RGB; see `timed_frames`."""
+        return [frame.image for frame in self.timed_frames(path, count, choose=choose)]
+
+    def timed_frames(
+        self, path: Path, count: int, *, choose: Callable[[Path, int], list[Frame]] = uniform_frames
+    ) -> list[Frame]:
+        """Return ``count`` frames spread over a video, upright, as the reference chooses them.
 
         Args:
             choose: the architecture's own way, where it is not that of ShareGPT4Video-8B.
@@ -44,7 +50,7 @@ class VisualReader:
         refuse_foreign_clip(
             domain_of(self.folder), [frame.rgb for frame in frames], model=self.folder.name, where=path.name
         )
-        return [frame.image for frame in frames]
+        return frames
 
     def picture(self, path: Path) -> Image.Image:
         """Return a picture, upright RGB.
@@ -73,4 +79,5 @@ class VisualReader:
 
     def _check_file(self, path: Path) -> None:
         if not path.is_file():
-            raise UserError("there is no such file", where=str(path), fix="check the path")
+            missing = MediaError("missing", "there is no such file")
+            raise UserError(missing.sentence, where=str(path), fix="check the path") from missing

@@ -76,8 +76,19 @@ class TrainingStates:
                 return target
         return None
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep something else of the training beside its states."""
+        self._store.put(f"{self._prefix}/{name}", content)
+
+    def kept(self, name: str) -> bytes | None:
+        """Return what was kept under ``name``, or None."""
+        try:
+            return self._store.get(f"{self._prefix}/{name}")
+        except KeyError:
+            return None
+
     def clear(self) -> None:
-        """Remove all states."""
+        """Remove all states, and what is kept beside them."""
         for key in list(self._store.list(self._prefix)):
             self._store.delete(key)
 

@@ -6,7 +6,6 @@ renamed, ``config.json`` comes last: without it no loader takes the rest for a m
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 from share4video.errors import UserError, reading
 from share4video.store import Store
+from share4video.whole_folder import own_folder
 from share4video.work import WORK_VARIABLE, work_folder
 
 RECORD = "CONVERSION.json"
@@ -51,7 +51,7 @@ def fetched(source: str, tell: Progress) -> Iterator[Path]:
                 )
         yield folder
         return
-    with _own_folder(work_folder("convert") / f"source-{_short_hash(source)}", source) as folder:
+    with own_folder(work_folder("convert") / f"source-{_short_hash(source)}", source) as folder:
         store = Store.open(source)
         keys = [key for key in store.list("") if _is_part(key)]
         if any(key.endswith(".safetensors") and "/" not in key for key in keys):
@@ -139,7 +139,7 @@ class _LocalFolder:
                 f"cannot make the folder: {error.strerror}", where=str(self._path.parent), fix="name another"
             ) from error
         beside = self._path.with_name(f".{self._path.name}.converting")
-        with _own_folder(beside, str(self._path)) as folder:
+        with own_folder(beside, str(self._path)) as folder:
             _check_room(folder, total_bytes)
             yield folder
 
@@ -171,7 +171,7 @@ class _OnS3:
 
     @contextmanager
     def begin(self, total_bytes: int, largest_bytes: int) -> Iterator[Path]:
-        with _own_folder(
+        with own_folder(
             work_folder("convert") / f"target-{_short_hash(self._address)}", self._address
         ) as folder:
             _check_room(folder, largest_bytes)
@@ -200,34 +200,6 @@ def _shards_named(folder: Path) -> set[str]:
     if not index.is_file():
         return {"model.safetensors"}
     return set(json.loads(index.read_bytes())["weight_map"].values())
-
-
-@contextmanager
-def _own_folder(path: Path, of: str) -> Iterator[Path]:
-    """Yield ``path`` as an empty folder no other process has; what a killed one left there is removed."""
-    try:
-        path.mkdir(exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(
-            f"cannot make a folder to work in: {error.strerror}", where=str(path), fix="name a writable one"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.fstat(descriptor).st_ino == path.stat().st_ino
-        except OSError:
-            ours = False
-        if not ours:
-            raise UserError("another process is at it", where=of, fix="wait for it to end")
-        for entry in path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)  # gone already where it was renamed
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

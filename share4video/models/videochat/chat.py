@@ -1,7 +1,7 @@
 """The reference chat runtime of VideoChat: a video's frames with their times, then a conversation about it.
 
 It asks as the released demo does. The demo draws its answers (temperature 1, ``top_p`` 0.9, at most 1,000
-tokens: `DEMO_DECODING`); without such a wish they are greedy here, as in every other family's runtime.
+tokens); without such a wish they are greedy here, as in every other family's runtime.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from share4video.models.videochat.model import VideoChatForConditionalGeneration
 from share4video.models.videochat.processor import VideoChatProcessor, load_processor
 from share4video.models.videochat.prompts import STOP, chat_prompt
 from share4video.models.videochat.visuals import Visual, read_visual
-
-DEMO_DECODING = Decoding(max_tokens=1000, temperature=1.0, top_p=0.9)
 
 
 def load(folder: Path, runtime: Runtime) -> VideoChat:

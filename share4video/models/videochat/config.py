@@ -10,6 +10,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 MODEL_TYPE = "videochat"
 VISUAL_TOKEN = -200  # stands for a visual token among token ids; no vocabulary has it
+_LOWEST = {"num_query_tokens": 1, "num_extra_query_tokens": 1, "gmhra_layers": 0, "frames": 1}
 
 
 @strict
@@ -49,8 +50,12 @@ class VideoChatConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Raises ValueError where the parts do not fit each other."""
+        """Raises ValueError where a number is none, or the parts do not fit each other."""
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        for name, lowest in _LOWEST.items():  # `strict` cannot read annotations that are put off
+            value = getattr(self, name)
+            if type(value) is not int or value < lowest:
+                raise ValueError(f"{name} is {value!r}, and not a whole number of at least {lowest}")
         vision: Any = self.vision_config
         qformer: Any = self.qformer_config
         qformer.encoder_hidden_size = vision.hidden_size

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from share4video.errors import UserError
-from share4video.models.loading import DTYPES
+from share4video.models.loading import DTYPES, UNLOADABLE, load_whole
 from share4video.models.videochat.config import VideoChatConfig
 from share4video.models.videochat.model import TRAINED, VideoChatForConditionalGeneration
 from share4video.models.videochat.processor import VideoChatProcessor, build_image_processor
 from share4video.models.videochat.state_dict_adapter import AdapterError, from_released
-from share4video.models.videochat.whole_folder import whole_folder
+from share4video.whole_folder import whole_folder
 
 _SHOWN = 3
 
@@ -54,13 +57,18 @@ def convert(
         config: settings of `VideoChatConfig` other than the released ones.
 
     Raises:
-        UserError: a file cannot be read, holds something else, or weights are missing that are not trained.
+        UserError: a file cannot be read, holds something else, weights are missing that are not trained, or
+            the settings make no model.
     """
     if dtype not in DTYPES:
         raise UserError("there is no such number format", where=dtype, fix=f"use {', '.join(DTYPES)}")
+    _refuse_unknown(config or {})
     with whole_folder(target) as folder:
         text, tokenizer, model_of_text = _language_model(language_model, DTYPES[dtype])
-        built = VideoChatConfig(**{**(config or {}), "text_config": text})
+        with _buildable():
+            built = VideoChatConfig(**{**(config or {}), "text_config": text})
+            with torch.device("meta"):
+                model = VideoChatForConditionalGeneration(built)
         vision: Any = built.vision_config
         held: dict[str, torch.Tensor] = {}
         for file in weights:
@@ -69,12 +77,9 @@ def convert(
             except AdapterError as error:
                 fix = "give files of VideoChat, of BLIP-2's Q-Former or of EVA's tower"
                 raise UserError(str(error), where=str(file), fix=fix) from error
-        with torch.device("meta"):
-            model = VideoChatForConditionalGeneration(built)
         fresh = _fresh(model, held, built)
-        _fit(model, {**fresh, **held})
+        _fit(model, {**fresh, **held}, DTYPES[dtype])
         model.language_model = model_of_text
-        model.vision_tower.to(DTYPES[dtype])
         model.save_pretrained(folder)
         VideoChatProcessor(tokenizer, build_image_processor(vision.image_size), built.visual_tokens).save(
             folder
@@ -93,28 +98,59 @@ def read_config(file: Path) -> dict[str, Any]:
     return settings
 
 
+def _refuse_unknown(settings: Mapping[str, Any]) -> None:
+    """Raises UserError where the architecture, its tower or its Q-Former has no setting of a name."""
+    known = VideoChatConfig().to_dict()
+    asked = [("", settings, known)]
+    for part in ("vision_config", "qformer_config"):
+        if isinstance(settings.get(part), Mapping):
+            asked.append((f"{part}.", settings[part], known[part]))
+    for prefix, given, names in asked:
+        if unknown := sorted(given.keys() - names.keys()):
+            near = get_close_matches(unknown[0], list(names), n=1)
+            raise UserError(
+                "VideoChat has no such setting",
+                where=f"--architecture, {prefix}{unknown[0]}",
+                fix=f"did you mean {prefix}{near[0]}" if near else "take it out",
+            )
+
+
+@contextmanager
+def _buildable() -> Iterator[None]:
+    """Say in a sentence why no model can be built of the settings.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
+    except Exception as error:  # its checks raise errors of many kinds, and so do sizes that do not divide
+        raise UserError(
+            f"the settings make no VideoChat: {' '.join(str(error).split())[:200]}",
+            where="--architecture",
+            fix="give the settings these weights were made for",
+        ) from error
+
+
 def _language_model(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     from transformers import AutoTokenizer
 
+    fix = "give a transformers folder with weights and tokenizer"
     try:
         text = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the language model cannot be loaded: {' '.join(str(error).split())[:200]}",
-            where=str(folder),
-            fix="give a transformers folder with weights and tokenizer",
-        ) from error
-    model, info = loaded
-    if gaps := [kind for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]]:
-        raise UserError(
-            f"the language model's weights do not fit its architecture: {', '.join(gaps)}",
-            where=str(folder),
-            fix="fetch it again; of a delta, apply it first",
-        )
+    except UNLOADABLE as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"the language model cannot be loaded: {why}", where=str(folder), fix=fix) from error
+    model = load_whole(
+        AutoModelForCausalLM,
+        folder,
+        dtype=dtype,
+        called="language model",
+        fix=fix,
+        fix_gaps="fetch it again; of a delta, apply it first",
+        use_safetensors=None,  # an applied delta is often .bin, of which nothing but tensors is read
+    )
     return text, tokenizer, model
 
 
@@ -124,7 +160,10 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+        # Mapped, not copied: what BLIP-2's file holds beside the Q-Former is never read. Before torch 1.6
+        # files were no archives, and those cannot be mapped.
+        mapped = zipfile.is_zipfile(file)
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, SafetensorError) as error:
         raise UserError("the weights cannot be read", where=str(file), fix=fix) from error
     except Exception as error:  # unpickling raises whatever the bytes make it raise
@@ -166,8 +205,14 @@ def _fresh(
     return {name: first[name] for name in found}
 
 
-def _fit(model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tensor]) -> None:
-    """Put weights into a model that has none yet. Raises UserError where they are not its own."""
+def _fit(
+    model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    """Put weights into a model that has none yet, each in the number format it is kept in.
+
+    Raises:
+        UserError: they are not its own.
+    """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     wanted = {name: shape for name, shape in shapes.items() if not name.startswith("language_model.")}
     problems = [name for name, shape in wanted.items() if name in held and held[name].shape != shape]
@@ -188,4 +233,6 @@ def _fit(model: VideoChatForConditionalGeneration, held: Mapping[str, torch.Tens
                 where=", ".join(sorted(names)[:_SHOWN]),
                 fix="give the files of tower, Q-Former and VideoChat together",
             )
-    model.load_state_dict({name: held[name].float() for name in wanted}, strict=False, assign=True)
+    exact = set(model._keep_in_fp32_modules_strict or ())
+    kept = {name: torch.float32 if name.partition(".")[0] in exact else dtype for name in wanted}
+    model.load_state_dict({name: held[name].to(kept[name]) for name in wanted}, strict=False, assign=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +42,7 @@ from share4video.training.samples import RejectedSample
 
 Stage = Literal[1, 2]
 Progress = Callable[[str, int, int], None]
+_AHEAD = 4  # samples that are being read, or wait to be, for each thread
 _ASPECTS = (3 / 4, 4 / 3)  # of a crop, width by height
 
 
@@ -109,10 +112,15 @@ class Reader:
         """Read every sample as an evaluation would; return those that can be trained on, and the others."""
         kept: list[Sample] = []
         rejected: list[RejectedSample] = []
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for done, (sample, reject) in enumerate(
-                zip(samples, pool.map(self._reject_of, samples), strict=True), start=1
-            ):
+        threads = len(os.sched_getaffinity(0))
+        begun: deque[tuple[Sample, Future[RejectedSample | None]]] = deque()
+        waiting = iter(samples)
+        with ThreadPoolExecutor(threads) as pool:
+            for done in range(1, len(samples) + 1):
+                for sample in islice(waiting, _AHEAD * threads - len(begun)):
+                    begun.append((sample, pool.submit(self._reject_of, sample)))
+                sample, read = begun.popleft()
+                reject = read.result()
                 kept += [sample] if reject is None else []
                 rejected += [] if reject is None else [reject]
                 if progress is not None:
@@ -131,9 +139,9 @@ class Reader:
             visual = read_visual(
                 sample.path, sample.kind, self._config.frames, model=self._model, choose=choose
             )
-        except MediaError as error:
+        except UserError as error:
             raise UserError(
-                f"the {sample.kind} can no longer be read: {error.sentence}",
+                f"the {sample.kind} can no longer be read: {_cause(error).sentence}",
                 where=str(sample.path),
                 fix="bring it back, or take it out of the training file, and run the training again",
             ) from error
@@ -142,8 +150,9 @@ class Reader:
     def _reject_of(self, sample: Sample) -> RejectedSample | None:
         try:
             visual = read_visual(sample.path, sample.kind, self._config.frames, model=self._model)
-        except MediaError as error:
-            return RejectedSample(sample.sample_id, error.reason, error.sentence, error.measured, error.bound)
+        except UserError as error:
+            why = _cause(error)
+            return RejectedSample(sample.sample_id, why.reason, why.sentence, why.measured, why.bound)
         text = self._encode(sample, visual, np.random.default_rng(0))
         tokens = int(text.supervised.sum()) if sample.caption else len(self._after(text))
         bound = self._config.max_text_tokens
@@ -169,6 +178,14 @@ class Reader:
         cropped = [np.asarray(image.resize(side, Image.Resampling.BICUBIC, box)) for image in images]
         pixels = torch.from_numpy(np.stack(cropped)).permute(0, 3, 1, 2) / 255
         return self._processor.normalised(pixels)
+
+
+def _cause(error: UserError) -> MediaError:
+    """Return what a file was refused for: as the decoder says it, or else, such as by the domain guard."""
+    if isinstance(error.__cause__, MediaError):
+        return error.__cause__
+    reason = "refused" if error.__cause__ is None else "unreadable"
+    return MediaError(reason, f"{error.what}: {error.fix}" if error.fix else error.what)
 
 
 def _text(sample: Sample, visual: Visual, random: np.random.Generator) -> Supervised:

@@ -2,7 +2,8 @@
 
 Both train the same parts: the aggregators, the norm after the tower, the extra queries and the projector.
 Videos and pictures are mixed in every batch, the loss is that of the answers alone, and what is frozen stays
-as it was to the bit. See docs/reference/videochat.md for what the released training code did instead.
+as it was to the bit. One process trains on one device. See docs/reference/videochat.md for what the released
+training code did instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
@@ -42,6 +44,7 @@ from share4video.training.samples import RejectedSample
 from share4video.training.trainer import StateCallback, StepReporter, WeightedTrainer
 
 REPORT_NAME, REJECTS_NAME = "training.json", "rejects.jsonl"
+_CHECKED_NAME = "checked.json"  # beside the states of an unfinished training
 _EDGE_SHARE = 0.1  # the first and the last tenth of the steps, for the losses that are reported
 
 
@@ -61,6 +64,17 @@ def training_key(files: Sequence[Path], base: Path, stage: Stage, config: VideoC
     """Return a name for the training: equal files, base, stage and settings give an equal one."""
     parts = [content_of(files), checkpoint_revision(base), str(stage), config.model_dump_json()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def refuse_several_devices() -> None:
+    """Raises UserError where the training would be spread over devices: only one of them can write."""
+    processes, gpus = os.environ.get("WORLD_SIZE", "1"), torch.cuda.device_count()
+    if processes != "1":
+        fix = "start share4video itself, without torchrun"
+        raise UserError("VideoChat is trained on one device", where=f"WORLD_SIZE={processes}", fix=fix)
+    if gpus > 1:
+        fix = "name the one to use, such as CUDA_VISIBLE_DEVICES=0"
+        raise UserError("VideoChat is trained on one device", where=f"{gpus} GPUs", fix=fix)
 
 
 def train(
@@ -86,14 +100,19 @@ def train(
 
     Raises:
         UserError: the base, the files or the settings are wrong, too many files cannot be read, one breaks
-            while it is trained on, or the loss diverged.
+            while it is trained on, the loss diverged, or there is more than one device.
         Interrupted: SIGTERM came; the state is saved.
     """
+    refuse_several_devices()
     set_seed(config.seed)
     model = _load(base)
     processor = load_processor(base, model.config.visual_tokens)
     reader = Reader(processor, config, base)
-    samples, rejected = _checked(load_samples(files, media, stage), reader, config, progress)
+    found = load_samples(files, media, stage)
+    checked = _read_earlier(found, media, states)
+    samples, rejected = checked or _checked(found, reader, config, progress)
+    if states is not None and checked is None:
+        _keep(states, found, media, samples, rejected)
     steps = _steps(config, len(samples))
     reporter = StepReporter(config.log_every_steps, _told(progress))
     with StopSignal() as stop:
@@ -120,8 +139,7 @@ def train(
         loss_first=sum(losses[:edge]) / edge,
         loss_last=sum(losses[-edge:]) / edge,
     )
-    if trainer.is_world_process_zero():
-        _write(trainer.accelerator.unwrap_model(trainer.model), processor, target, stage, config, report)
+    _write(trainer.accelerator.unwrap_model(trainer.model), processor, target, stage, config, report)
     return report
 
 
@@ -245,6 +263,48 @@ def _checked(
     return kept, rejected
 
 
+class _Checked(BaseModel):
+    """What came of reading all samples: the places of those that are trained on, and the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    media: str
+    kept: tuple[int, ...]
+    rejected: tuple[RejectedSample, ...]
+
+
+def _keep(
+    states: TrainingStates,
+    found: Sequence[Sample | RejectedSample],
+    media: Path,
+    samples: Sequence[Sample],
+    rejected: Sequence[RejectedSample],
+) -> None:
+    """Remember which samples are trained on: a resumed training takes the same, and reads none again."""
+    chosen = {id(sample) for sample in samples}
+    kept = tuple(place for place, sample in enumerate(found) if id(sample) in chosen)
+    checked = _Checked(media=str(media.resolve()), kept=kept, rejected=tuple(rejected))
+    states.keep(_CHECKED_NAME, checked.model_dump_json().encode())
+
+
+def _read_earlier(
+    found: Sequence[Sample | RejectedSample], media: Path, states: TrainingStates | None
+) -> tuple[list[Sample], list[RejectedSample]] | None:
+    """Return what `_keep` remembered of these samples in this media folder, or None."""
+    content = None if states is None else states.kept(_CHECKED_NAME)
+    if content is None:
+        return None
+    try:
+        checked = _Checked.model_validate_json(content)
+    except ValidationError:
+        return None
+    wanted = set(checked.kept)
+    samples = [s for place, s in enumerate(found) if place in wanted and isinstance(s, Sample)]
+    whole = len(samples) == len(checked.kept) and len(samples) + len(checked.rejected) == len(found)
+    if not whole or checked.media != str(media.resolve()):
+        return None
+    return samples, list(checked.rejected)
+
+
 def _steps(config: VideoChatAlignConfig, samples: int) -> int:
     if config.max_steps is not None:
         return config.max_steps
@@ -254,18 +314,17 @@ def _steps(config: VideoChatAlignConfig, samples: int) -> int:
 def _arguments(config: VideoChatAlignConfig, steps: int, samples: int, work: Path) -> TrainingArguments:
     gpu = torch.cuda.is_available()
     micro = min(config.micro_batch_size, config.batch_size)
-    per_step = micro * int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch_size % per_step:
+    if config.batch_size % micro:
         raise UserError(
-            f"a batch of {config.batch_size} cannot be split into {per_step} at a time over all devices",
+            f"a batch of {config.batch_size} cannot be split into {micro} at a time",
             where="videochat.stage1.batch_size or videochat.stage2.batch_size",
-            fix="make it a multiple of micro_batch_size times the number of devices",
+            fix="make it a multiple of micro_batch_size",
         )
     warmup = round(samples * config.warmup_epochs / config.batch_size)
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=config.batch_size // per_step,
+        gradient_accumulation_steps=config.batch_size // micro,
         max_steps=steps,
         learning_rate=config.lr,
         adam_beta1=config.betas[0],

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from share4video.errors import UserError
 from share4video.media import decode
-from share4video.media.limits import MediaError
+from share4video.media.decode import Frame
 from share4video.models.chat_session import VisualKind
 from share4video.models.visuals import VisualReader
 
@@ -39,18 +38,18 @@ def read_visual(
             the released demo does.
 
     Raises:
-        MediaError: the file cannot be read or decoded, or is over the bounds.
+        UserError: the file cannot be read or decoded, is over the bounds, or is none that the model knows.
+            Its cause is the `MediaError`, where there is one.
     """
-    if not path.is_file():
-        raise MediaError("missing", "there is no such file")
+    reader = VisualReader(model)
     if kind == "image":
-        try:
-            return Visual("image", (VisualReader(model).picture(path),))
-        except UserError as error:
-            raise MediaError("unreadable", error.what) from error
-    if choose is None:
-        found = decode.uniform_frames(path, frames)
-    else:
+        return Visual("image", (reader.picture(path),))
+
+    def chosen(path: Path, count: int) -> list[Frame]:
+        if choose is None:
+            return decode.uniform_frames(path, count)
         shown_s, _ = decode.frame_times(path, 0.0, _ALL_S)
-        found = decode.frames_at(path, [shown_s[number] for number in choose(len(shown_s))])
+        return decode.frames_at(path, [shown_s[number] for number in choose(len(shown_s))])
+
+    found = reader.timed_frames(path, frames, choose=chosen)
     return Visual("video", tuple(frame.image for frame in found), tuple(frame.timestamp_s for frame in found))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,11 @@ def files(
     return {name.partition(".")[0]: folder / name for name in names}
 
 
-def _convert(files: dict[str, Path], out: Path, *parts: str) -> Any:
+def _convert(files: dict[str, Path], out: Path, *parts: str, dtype: str = "float32") -> Any:
     arguments = ["--language-model", files["llama"], "--architecture", files["architecture"]]
     for part in parts:
         arguments += ["--weights", files.get(part, Path(part))]
-    command = ["videochat", "convert", *arguments, "--dtype", "float32", "-o", out]
+    command = ["videochat", "convert", *arguments, "--dtype", dtype, "-o", out]
     return CliRunner().invoke(app, [str(word) for word in command])
 
 
@@ -117,3 +119,66 @@ def test_what_does_not_fit_is_said(files: dict[str, Path], tmp_path: Path) -> No
         found = _convert(files, tmp_path / "model", *parts)
         assert found.exit_code == 2 and sentence in found.stderr, found.stderr
         assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"\xff" * 64])
+def test_a_language_model_with_damaged_weights_is_one_sentence(
+    files: dict[str, Path], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    broken = shutil.copytree(files["llama"], tmp_path / "llama")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    found = _convert({**files, "llama": broken}, tmp_path / "model", "eva_vit_g", "blip2", "videochat")
+    assert found.exit_code == 2 and "the language model cannot be loaded" in found.stderr, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"gmhra_layers": 99}, "gmhra_layers is 99, and the tower has 3 layers"),
+        ({"vision_config": 3}, "the settings make no VideoChat"),
+        ({"vision_config": {"num_attention_heads": 0}}, "the settings make no VideoChat"),
+        ({"num_query_tokens": "x"}, "num_query_tokens is 'x', and not a whole number"),
+        ({"nonsense": 1}, "VideoChat has no such setting (--architecture, nonsense)"),
+        ({"gmhra_layer": 1}, "did you mean gmhra_layers"),
+        ({"vision_config": {"image_sise": 28}}, "did you mean vision_config.image_size"),
+    ],
+)
+def test_settings_that_make_no_model_are_one_sentence(
+    files: dict[str, Path], tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    settings = json.loads(files["architecture"].read_text())
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, **change}))
+    found = _convert({**files, "architecture": tmp_path / "settings.json"}, tmp_path / "model", "eva_vit_g")
+    assert found.exit_code == 2 and "Traceback" not in found.stderr
+    assert sentence in found.stderr
+
+
+def test_a_language_model_whose_weights_do_not_fit_is_said(files: dict[str, Path], tmp_path: Path) -> None:
+    other = shutil.copytree(files["llama"], tmp_path / "llama")
+    config = json.loads((other / "config.json").read_text())
+    layers = config["num_hidden_layers"] + 1
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    found = _convert({**files, "llama": other}, tmp_path / "model", "eva_vit_g", "blip2", "videochat")
+    assert found.exit_code == 2
+    assert "the language model's weights do not fit its architecture: 9 missing (" in found.stderr
+    assert "of a delta, apply it first" in found.stderr
+
+
+def test_files_of_old_and_the_number_format_that_each_part_is_kept_in(
+    model: VideoChatForConditionalGeneration, files: dict[str, Path], tmp_path: Path
+) -> None:
+    old = tmp_path / "eva_vit_g.pth"
+    tower = torch.load(files["eva_vit_g"], weights_only=True)
+    torch.save(tower, old, _use_new_zipfile_serialization=False)
+    done = _convert(
+        {**files, "eva_vit_g": old}, tmp_path / "model", "eva_vit_g", "blip2", "videochat", dtype="bfloat16"
+    )
+    assert done.exit_code == 0, done.stderr
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    exact = {name.partition(".")[0] for name, tensor in written.items() if tensor.dtype == torch.float32}
+    assert exact == {*TRAINED, "qformer", "query_tokens"}
+    expected = model.state_dict()
+    for name, tensor in written.items():
+        wanted = torch.float32 if name.partition(".")[0] in exact else torch.bfloat16
+        assert tensor.dtype == wanted and torch.equal(tensor, expected[name].to(wanted)), name

@@ -25,6 +25,7 @@ from share4video.models.videochat.samples import (
     load_samples,
     one_of_each_part,
 )
+from tests.media.clips import write_clip
 from tests.models.videochat.material import captions, conversations, write_list, write_media
 from tests.models.videochat.tiny import EXTRA, QUERIES, SIDE, tiny_tokenizer
 
@@ -145,6 +146,23 @@ def test_what_cannot_be_trained_on_is_rejected_with_its_reason(
         10: "wrong_shape",
     }
     assert all(sample.sentence for sample in rejected)
+
+
+def test_what_a_model_of_synthetic_clips_does_not_know_is_rejected(
+    processor: VideoChatProcessor, tmp_path: Path
+) -> None:
+    (tmp_path / "share4video.json").write_text('{"domain": "synthetic"}')
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    write_clip(tmp_path / "noise.mp4", frames=12, still=noise)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    elements = [
+        {kind: f"noise.{end}", "caption": "dark"} for kind, end in (("video", "mp4"), ("image", "png"))
+    ]
+    found = load_samples([write_list(tmp_path / "list.json", elements)], tmp_path, 1)
+    reader = Reader(processor, VideoChatAlignConfig(), tmp_path)
+    kept, rejected = reader.check([sample for sample in found if isinstance(sample, Sample)])
+    assert not kept and {sample.reason for sample in rejected} == {"refused"}
+    assert all("synthetic" in sample.sentence for sample in rejected)
 
 
 def test_a_caption_longer_than_the_bound_is_rejected_and_not_cut(

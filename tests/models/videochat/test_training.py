@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,9 @@ from typer.testing import CliRunner
 from share4video.cli.main import app
 from share4video.config import VideoChatAlignConfig, VideoChatInstructConfig
 from share4video.config_file import load_config
-from share4video.errors import UserError
 from share4video.models.chat_session import Decoding, Runtime, load_chat_model
 from share4video.models.videochat import training
 from share4video.models.videochat.model import TRAINED
-from share4video.models.videochat.whole_folder import whole_folder
 from share4video.store import LocalStore
 from share4video.training.checkpoint import Interrupted, TrainingStates
 from tests.models.videochat.material import captions, conversations, write_list, write_media
@@ -111,10 +110,45 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
             states=states,
             progress=stop_after,
         )
-    report = training.train(*arguments, tmp_path / "parts", 2, every_step, work=tmp_path / "c", states=states)
-    assert report.steps == 4
+    told: list[str] = []
+    report = training.train(
+        *arguments,
+        tmp_path / "parts",
+        2,
+        every_step,
+        work=tmp_path / "c",
+        states=states,
+        progress=lambda label, done, total: told.append(label),
+    )
+    assert report.steps == 4 and "reading" not in told  # what was checked is not read to be checked again
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_samples_that_were_checked_in_another_media_folder_are_checked_again(
+    base: Path, media: Path, tmp_path: Path
+) -> None:
+    config = VideoChatInstructConfig.model_validate({**FAST, "max_steps": 1, "max_failed_share": 0.5})
+    lame = shutil.copytree(media, tmp_path / "media")
+    gone = lame / conversations()[0]["video"]
+    gone.unlink()
+    states = TrainingStates(LocalStore(tmp_path / "states"), "key")
+    found = [
+        training.train(
+            [media / "conversations.json"],
+            folder,
+            base,
+            tmp_path / f"tuned-{number}",
+            2,
+            config,
+            work=tmp_path / f"work-{number}",
+            states=states,
+        )
+        for number, folder in enumerate((lame, lame, media))
+    ]
+    counts = [(report.trained_samples, len(report.rejected)) for report in found]
+    assert counts == [(3, 1), (3, 1), (4, 0)]
+    assert found[0].rejected == found[1].rejected
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor(
@@ -172,22 +206,6 @@ def test_the_command_trains_and_says_what_it_did(base: Path, media: Path, tmp_pa
     assert again.exit_code == 2 and "there is something already" in again.stderr
 
 
-def test_what_a_killed_process_left_is_removed_and_two_do_not_write_one_folder(tmp_path: Path) -> None:
-    target = tmp_path / "tuned"
-    left = tmp_path / ".tuned.writing"
-    left.mkdir()
-    (left / "half").write_text("of a file")
-    with whole_folder(target) as folder:
-        assert list(folder.iterdir()) == []
-        with pytest.raises(UserError, match="another process is writing"), whole_folder(target):
-            pass
-        (folder / "whole").touch()
-    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
-    with pytest.raises(KeyError), whole_folder(tmp_path / "other"):
-        raise KeyError
-    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -205,6 +223,28 @@ def test_a_wrong_path_is_one_sentence(
     found = _run("train", "--stage", "1", *flags, "-o", tmp_path / "out", *_set(1, **FAST))
     assert found.exit_code == 2 and sentence in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_base_with_damaged_weights_is_one_sentence(base: Path, media: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(base, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    files = ("--data", media / "captions.json", "--model", broken, "-o", tmp_path / "out")
+    found = _run("train", "--stage", "1", *files, *_set(1, **FAST))
+    assert found.exit_code == 2 and "the base model cannot be loaded" in found.stderr, found.stderr
+
+
+def test_more_than_one_device_is_refused(
+    base: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ["train", "--stage", "1", "--data", media / "captions.json", "--model", base]
+    for name, setting in (("WORLD_SIZE=2", "2"), ("2 GPUs", "1")):
+        monkeypatch.setenv("WORLD_SIZE", setting)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        found = _run(*train, "-o", tmp_path / "out", *_set(1, **FAST))
+        assert found.exit_code == 2 and "VideoChat is trained on one device" in found.stderr, found.stderr
+        assert name in found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_preset_that_ships_says_the_defaults() -> None:
