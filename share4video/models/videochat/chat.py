@@ -14,7 +14,7 @@ import torch
 from share4video.errors import UserError
 from share4video.media.limits import MediaError
 from share4video.models.cached_session import CachedSession, Prompt, Turns
-from share4video.models.chat_session import Decoding, Runtime, VisualKind
+from share4video.models.chat_session import Runtime, VisualKind
 from share4video.models.generation import Context, answer_ends
 from share4video.models.loading import load_whole, place, weight_type
 from share4video.models.videochat.model import VideoChatForConditionalGeneration
