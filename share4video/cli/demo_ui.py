@@ -155,9 +155,9 @@ def _served(
     from serving.gateway.process import model_folder
     from share4video.captioning.domain_guard import domain_of, refuse_mixed
     from share4video.captioning.engine import connect_all
-    from share4video.chat import model_address
     from share4video.config import EngineSpec
     from share4video.demo_ui.served import ServedModel
+    from share4video.served_models import model_address
 
     how = {"dialect": dialect, "request_timeout_s": timeout_s, "retries": _RETRIES}
     specs, folders = {}, {}

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from share4video.captioning.client import Endpoint, image_part, text_part
-from share4video.chat import grid_question
+from share4video.captioning.client import Endpoint, image_part
+from share4video.chat import PRE_QUERY, user_turn
 from share4video.demo_ui.pictures import Picture
 from share4video.demo_ui.served import asking
 from share4video.errors import UserError
@@ -61,11 +61,10 @@ class Talk:
         told: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
         for number, turn in enumerate(self.turns):
             if number == 0 and self.picture is not None:
-                question = grid_question(turn.question) if self.picture.is_grid else turn.question
-                content = [image_part(self.picture.image), text_part(question)]
-                told.append({"role": "user", "content": content})
+                preface = PRE_QUERY if self.picture.is_grid else ""
+                told.append(user_turn(turn.question, image_part(self.picture.image), preface))
             else:
-                told.append({"role": "user", "content": turn.question})
+                told.append(user_turn(turn.question))
             if number < len(self.turns) - 1:
                 told.append({"role": "assistant", "content": turn.answer})
         return told

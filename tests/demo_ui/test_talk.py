@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from share4video.captioning.client import Endpoint
-from share4video.chat import PRE_QUERY
+from share4video.chat import PRE_QUERY, Conversation
 from share4video.config import EngineSpec
 from share4video.demo_ui.pictures import Picture
 from share4video.demo_ui.served import ServedModel
 from share4video.demo_ui.talk import Asked, Talk
 from share4video.errors import UserError
+from tests.serving.media_host import media_host
 from tests.serving.upstream_host import MODEL, WORDS, UpstreamHost, upstream_host
 
 ANSWER = "".join(WORDS)
@@ -149,10 +150,33 @@ def test_what_cannot_be_asked_is_not_sent(upstream: UpstreamHost) -> None:
 
 
 def test_the_model_is_named_by_the_server_or_by_whoever_starts_the_app(upstream: UpstreamHost) -> None:
-    page = ServedModel(upstream.base_url)  # its GET answers something that lists no model
-    with pytest.raises(UserError, match="what answers is no model server"):
-        asyncio.run(page.endpoint())
+    assert asyncio.run(ServedModel(upstream.base_url).endpoint()).model == MODEL
     assert asyncio.run(ServedModel(upstream.base_url, "named").endpoint()).model == "named"
+    with media_host() as host:
+        page = ServedModel(f"http://127.0.0.1:{host.port}/page/v1")  # which lists no model
+        with pytest.raises(UserError, match="what answers is no model server"):
+            asyncio.run(page.endpoint())
+
+
+@pytest.mark.parametrize("models", [[], None])
+def test_a_server_that_lists_no_model_answers_once_it_is_named(
+    upstream: UpstreamHost, models: list[str] | None
+) -> None:
+    upstream.models = models
+    with pytest.raises(UserError, match="--chat-model"):
+        asyncio.run(ServedModel(upstream.base_url).greeting())
+    assert asyncio.run(ServedModel(upstream.base_url, "named").greeting()).startswith("named at http")
+
+
+def test_no_proxy_is_asked_for_a_server_of_this_machine(
+    upstream: UpstreamHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert "".join(Conversation(upstream.base_url, None).ask("What?")) == ANSWER
+    assert _ask(Talk(_picture("video")), upstream, "What happens?") == ANSWER
 
 
 def _ask(
