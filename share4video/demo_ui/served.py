@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from share4video.captioning.client import Endpoint
 from share4video.captioning.domain_guard import Domain
 from share4video.captioning.engine import connect
 from share4video.config import EngineSpec
+from share4video.errors import UserError
 from share4video.served_models import (
     CONNECT_TIMEOUT_S,
     NO_KEY,
@@ -58,7 +61,8 @@ class ServedModel:
         """
         if self.running is None:
             model = self.model or (await self._listed())[0].name
-            with connect(EngineSpec(url=self.url, model=model, **self.spec)) as endpoint:  # starts nothing
+            spec = checked_spec({"url": self.url, "model": model, **self.spec}, where=self.url)
+            with connect(spec) as endpoint:  # starts nothing
                 self.running = replace(endpoint, api_key=self.api_key)
         return self.running
 
@@ -83,6 +87,20 @@ class ServedModel:
             api_key=self.api_key,
             timeout_s=_LIST_TIMEOUT_S,
         )
+
+
+def checked_spec(fields: Mapping[str, Any], *, where: str) -> EngineSpec:
+    """Return an engine of these fields. Raises UserError, which says the first thing that is wrong."""
+    try:
+        return EngineSpec(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        what = f"the engine's {key} is wrong: {said}" if key else f"the engine is not asked like this: {said}"
+        raise UserError(
+            what, where=where, fix="choose other prompts (--dialect), or another --engine"
+        ) from None
 
 
 @asynccontextmanager
