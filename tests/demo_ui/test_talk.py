@@ -134,6 +134,51 @@ def test_who_stops_listening_ends_the_answer_at_the_model_too(upstream: Upstream
     assert upstream.sent != list(WORDS) or upstream.dropped.wait(10)
 
 
+def test_a_second_question_waits_for_the_first_answer(upstream: UpstreamHost) -> None:
+    talk = Talk(_picture("video"))
+    _ask(talk, upstream, "What happens?")
+    upstream.step = threading.Semaphore(0)
+    endpoint = _endpoint(upstream.base_url)
+
+    async def interrupt() -> None:
+        async with aclosing(talk.ask("What happens?", endpoint, Asked())) as answers:
+            await anext(answers)
+            for second in (talk.ask("And then?", endpoint, Asked()), talk.again(endpoint, Asked())):
+                with pytest.raises(UserError, match="an answer is under way"):
+                    await anext(second)
+            assert [turn.answer for turn in talk.turns] == [ANSWER, WORDS[0]]
+            talk.stop()  # the reader may hear of it late
+            upstream.step = None
+            assert [answer async for answer in talk.ask("And then?", endpoint, Asked())][-1] == ANSWER
+            talk.about(talk.picture)
+        assert talk.turns == []
+
+    asyncio.run(interrupt())
+    assert [message["role"] for message in upstream.seen[-1]["messages"]] == ["user", "assistant"] * 2 + [
+        "user"
+    ]
+    assert all(message["content"] for message in upstream.seen[-1]["messages"])
+    assert len(upstream.seen) == 3
+
+
+def test_a_question_that_is_stopped_before_its_answer_leaves_nothing(upstream: UpstreamHost) -> None:
+    talk = Talk(_picture("video"))
+    upstream.hang = True
+
+    async def stop() -> None:
+        asking = asyncio.create_task(anext(talk.ask("What happens?", _endpoint(upstream.base_url), Asked())))
+        while not upstream.seen:
+            await asyncio.sleep(0.01)
+        talk.stop()
+        assert talk.turns == []
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(stop())
+    assert talk.turns == []
+
+
 def test_what_cannot_be_asked_is_not_sent(upstream: UpstreamHost) -> None:
     refused = Picture(b"", "video", "", UserError("nano knows only synthetic clips"))
     for talk, question, sentence in [
