@@ -107,6 +107,7 @@ def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
             chat.frames,
             [*chat.shown, *captions.shown],
             lambda shown: [*chat.begin(shown), *captions.begin(shown)],
+            [*chat.running, *captions.running],
         )
         blocks.load(status, None, [models], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=bounds.waiting, default_concurrency_limit=bounds.at_once, api_open=False)
