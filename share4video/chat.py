@@ -12,11 +12,18 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from share4video.chat_visuals import GRID_FRAMES, MAX_INLINE_BYTES, PRE_QUERY, Visual
 from share4video.decoding import GREEDY, Decoding
-from share4video.errors import UserError
+from share4video.served_models import (
+    API_KEY_VARIABLE,
+    NO_KEY,
+    OWNER,
+    is_loopback,
+    list_models,
+    model_address,
+    plain_errors,
+)
 from share4video.stop_strings import StopStrings
 
 if TYPE_CHECKING:
@@ -30,18 +37,30 @@ __all__ = [
     "Conversation",
     "Visual",
     "grid_question",
+    "user_turn",
 ]
 
 SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the "
     "user provides, and assist the user with a variety of tasks using natural language."
 )
-OWNER = "share4video"  # what a gateway of ours says of the model it lists
+_NAMING = "say with --name what it calls its model"
 
 
 def grid_question(question: str) -> str:
     """Return the text that stands after the grid image: pre-query and question, with nothing in between."""
     return PRE_QUERY + question
+
+
+def user_turn(question: str, part: dict[str, Any] | None = None, preface: str = "") -> dict[str, Any]:
+    """Return a person's turn as a message.
+
+    Args:
+        part: the picture or clip the conversation is about, in its first turn.
+        preface: what stands in front of the question, with nothing in between.
+    """
+    text = preface + question
+    return {"role": "user", "content": text if part is None else [part, {"type": "text", "text": text}]}
 
 
 class Conversation:
@@ -68,8 +87,12 @@ class Conversation:
     ) -> None:
         self.base_url = model_address(base_url)
         self._client = _client(self.base_url, timeout_s)
-        served, gateway = self._served_model(named=bool(model))
-        self.model = model or served
+        self._timeout_s = timeout_s
+        listed = list_models(
+            self.base_url, naming=_NAMING, named=bool(model), api_key=_key(), timeout_s=timeout_s
+        )
+        self.model = model or listed[0].name
+        gateway = bool(listed) and listed[0].owner == OWNER
         self._part: dict[str, Any] | None = None
         self._preface = ""
         if visual is not None:
@@ -85,9 +108,7 @@ class Conversation:
         Raises:
             UserError: the endpoint refused the question (in its own words) or went away.
         """
-        text = self._preface + question
-        content: Any = text if self._part is None else [self._part, {"type": "text", "text": text}]
-        turn = [*self.messages, {"role": "user", "content": content}]
+        turn = [*self.messages, user_turn(question, self._part, self._preface)]
         answer = ""
         with closing(self._pieces(turn, decoding)) as pieces:
             for piece in StopStrings(decoding.stop).cut(pieces):
@@ -98,86 +119,35 @@ class Conversation:
 
     def _pieces(self, turn: list[Any], decoding: Decoding) -> Generator[str]:
         """Yield the endpoint's answer; closing it ends the answer there, too."""
-        import openai
-
         drawn: dict[str, Any] = {"temperature": decoding.temperature}
         if decoding.top_p < 1:
             drawn["top_p"] = decoding.top_p
         if decoding.seed is not None:
             drawn["seed"] = decoding.seed
-        try:
-            with self._client.chat.completions.create(
+        with (
+            plain_errors(self.base_url, timeout_s=self._timeout_s),
+            self._client.chat.completions.create(
                 model=self.model, messages=turn, max_tokens=decoding.max_tokens, stream=True, **drawn
-            ) as stream:
-                for chunk in stream:
-                    text = chunk.choices[0].delta.content if chunk.choices else None
-                    if text:
-                        yield text
-        except openai.APIError as error:
-            raise self._complaint(error) from error
-
-    def _served_model(self, *, named: bool) -> tuple[str, bool]:
-        """Return the first model the address lists, and whether a gateway of ours lists it.
-
-        Where the model is named, a server that cannot list any (transformers serve without a cache) will do.
-        """
-        import openai
-
-        naming = "say with --name what it calls its model"
-        try:
-            listed = self._client.models.with_raw_response.list().http_response.json()
-            served = [(str(entry["id"]), entry.get("owned_by") == OWNER) for entry in listed["data"]]
-        except openai.APIConnectionError as error:
-            raise self._complaint(error) from error
-        except openai.InternalServerError as error:
-            if named:
-                return "", False
-            what = f"the address does not list its models: it answers with status {error.status_code}"
-            raise UserError(what, where=self.base_url, fix=naming) from error
-        except (openai.NotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
-            # a web server, perhaps
-            fix = "give the address of a gateway"
-            raise UserError("what answers is no model server", where=self.base_url, fix=fix) from error
-        except openai.APIError as error:
-            raise self._complaint(error) from error
-        if not served and not named:
-            raise UserError("the address names no model", where=self.base_url, fix=naming)
-        return served[0] if served else ("", False)
-
-    def _complaint(self, error: Exception) -> UserError:
-        import openai
-
-        if isinstance(error, openai.APIConnectionError):
-            return UserError(
-                "no model answers", where=self.base_url, fix="start one with share4video serve, or give --url"
-            )
-        body = getattr(error, "body", None)
-        message = body.get("message") if isinstance(body, dict) else None
-        status = error.status_code if isinstance(error, openai.APIStatusError) else 500
-        if message and status < 500:
-            return UserError(
-                str(message).rstrip(".")
-            )  # the caller's to mend: where and how is in the sentence
-        return UserError(
-            str(message or error).rstrip("."), where=self.base_url, fix="see the server's log for more"
-        )
+            ) as stream,
+        ):
+            for chunk in stream:
+                text = chunk.choices[0].delta.content if chunk.choices else None
+                if text:
+                    yield text
 
 
-def model_address(url: str) -> str:
-    """Return an OpenAI-compatible address with its ``/v1``. Raises UserError where it is no address."""
-    trimmed = url.rstrip("/")
-    try:
-        parts = urlsplit(trimmed)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # half a bracket, a port that is no number
-        whole = None
-    if not whole:
-        raise UserError("this is no address", where=url, fix="write it as http://HOST:PORT")
-    return trimmed if trimmed.endswith("/v1") else f"{trimmed}/v1"
+def _key() -> str:
+    return os.environ.get(API_KEY_VARIABLE) or NO_KEY  # as for engines
 
 
 def _client(base_url: str, timeout_s: float) -> OpenAI:
-    from openai import OpenAI
+    import openai
 
-    key = os.environ.get("SHARE4VIDEO_API_KEY") or "none"  # as for engines
-    return OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=1)
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=_key(),
+        timeout=timeout_s,
+        max_retries=1,
+        # a proxy from the environment cannot reach this machine's own servers
+        http_client=openai.DefaultHttpxClient(trust_env=not is_loopback(base_url)),
+    )

@@ -18,6 +18,7 @@ from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.upstream import Upstream
 from serving.gateway.visual import VisualInput
+from share4video.served_models import OWNER
 
 PREFIXES = ("/v1", "/openai/v1")
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx would hold events back
@@ -59,7 +60,7 @@ def chat_router(service: ChatService, admission: Admission) -> APIRouter:
 
     async def models() -> dict[str, Any]:
         """List the served model for OpenAI's clients (``data``) and for KServe's (``models``)."""
-        entry = {"id": settings.model_name, "object": "model", "created": started, "owned_by": "share4video"}
+        entry = {"id": settings.model_name, "object": "model", "created": started, "owned_by": OWNER}
         return {"object": "list", "data": [entry], "models": [settings.model_name]}
 
     async def completions(request: Request) -> Response:

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.gateway.decoding import Decoders
 from serving.gateway.media_source import Kind, MediaSource
+from serving.gateway.metrics import PHASE_SECONDS
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
 from share4video.captioning.domain_guard import refuse_foreign_clip, refuse_foreign_image
 from share4video.errors import UserError
 from share4video.media.compose import frame_grid
 from share4video.media.decode import uniform_frames
+from share4video.media.decoders import Decoders
 from share4video.media.limits import Limits, MediaError
 from share4video.media.picture import read_picture
 
@@ -31,7 +32,7 @@ class VisualInput:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.source = MediaSource.from_settings(settings)
-        self.decoders = Decoders(settings.max_decoders)
+        self.decoders = Decoders(settings.max_decoders, timed=PHASE_SECONDS.labels("decode").time)
 
     async def image(self, address: str, kind: Kind) -> str:
         """Return the model's image as a ``data:`` URI: a video's frame grid as PNG, an image as it came.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from share4video.errors import UserError
+from share4video.served_models import API_KEY_VARIABLE
 
 Message = Mapping[str, Any]
 FailureReason = Literal["unavailable", "timeout", "malformed", "refused"]
@@ -20,7 +21,7 @@ FailureReason = Literal["unavailable", "timeout", "malformed", "refused"]
 MAX_RETRY_AFTER_S = 60.0
 _PUSHED_BACK = (429, 503, 529)  # the last is some services' own for too much to do
 _USER_MISTAKES = {
-    401: ("the engine refused the key", "set SHARE4VIDEO_API_KEY"),
+    401: ("the engine refused the key", f"set {API_KEY_VARIABLE}"),
     403: ("the engine forbids this request", "check the key's rights"),
     404: ("the engine has no such model or route", "check the engine's url and model"),
 }

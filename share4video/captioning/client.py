@@ -8,12 +8,10 @@ stops the run. Images go as ``data:`` URIs only: a server that fetches addresses
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -32,6 +30,7 @@ from share4video.captioning.calls import (
     text_part,
 )
 from share4video.config import EngineSpec
+from share4video.served_models import http_library, is_loopback
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -106,7 +105,7 @@ class ChatClient:
         self.endpoint, self.spec = endpoint, endpoint.spec
         self._backoff_s = backoff_s
         self._slots = asyncio.Semaphore(self.spec.max_in_flight)
-        loopback = urlsplit(endpoint.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        loopback = is_loopback(endpoint.base_url)
         # no call is to wait for a connection: that would count as its time
         connections = http_library().Limits(max_connections=None, max_keepalive_connections=None)
         self._servers = [
@@ -254,10 +253,3 @@ class ChatClient:
         """Return the failure of a call, or of one attempt at it, that took longer than it may."""
         where = f"{self.endpoint.model} at {base_url or self.endpoint.base_url}"
         return CallError("timeout", "no answer", f"within {limit_s:g} s from {where}", pushed_back=True)
-
-
-def http_library() -> Any:
-    """Return the HTTP library under the client: httpx, or httpx2 in its later versions."""
-    import openai
-
-    return sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]

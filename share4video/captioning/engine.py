@@ -34,6 +34,7 @@ from share4video.captioning.model_server import (
 from share4video.captioning.tiles import check_grids
 from share4video.config import EngineSpec
 from share4video.errors import UserError
+from share4video.served_models import API_KEY_VARIABLE, NO_KEY
 
 __all__ = [
     "CallError",
@@ -52,7 +53,6 @@ __all__ = [
 ]
 
 ENDPOINTS_VARIABLE = "SHARE4VIDEO_ENDPOINTS"
-API_KEY_VARIABLE = "SHARE4VIDEO_API_KEY"
 UNVERSIONED = "unversioned"
 _CONNECT_TIMEOUT_S = 10.0
 
@@ -277,8 +277,8 @@ def _listens(base_url: str) -> bool:
 def _endpoint(
     base_url: str, model: str, spec: EngineSpec, log: str = "", replicas: tuple[str, ...] = ()
 ) -> Endpoint:
-    key = os.environ.get(API_KEY_VARIABLE) or "none"
-    key = key if spec.model_path is None else "none"
+    key = os.environ.get(API_KEY_VARIABLE) or NO_KEY
+    key = key if spec.model_path is None else NO_KEY
     return Endpoint(base_url, model, spec, log=log, api_key=key, replicas=replicas)
 
 

@@ -46,6 +46,22 @@ def engine_presets(file: Path) -> dict[str, EnginePreset]:
         raise UserError("the engines' presets are wrong", where=str(file), fix=said) from error
 
 
+def engine_fields(name: str, file: Path) -> dict[str, Any]:
+    """Return the fields of a preset's engine.
+
+    Raises:
+        UserError: there is no such preset, or their file is wrong.
+    """
+    known = engine_presets(file)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {close[0]}? " if close else ""
+        raise UserError(
+            f"there is no engine {name}", where=str(file), fix=f"{guess}known are {', '.join(known)}"
+        )
+    return known[name].engine
+
+
 def name_engine(tree: dict[str, Any], name: str) -> None:
     """Let a preset caption and summarise, in the place of the engines a configuration names."""
     tree["engines"] = {"captioner": {"preset": name}, "summarizer": None}
@@ -84,20 +100,15 @@ def fill_in_engines(tree: dict[str, Any], presets: Path, prompts: Path | None) -
 
 def _from_preset(role: str, engine: Mapping[str, Any], file: Path) -> dict[str, Any]:
     own = {key: value for key, value in engine.items() if key != "preset"}
-    known, name = engine_presets(file), str(engine["preset"])
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        guess = f"did you mean {close[0]}? " if close else ""
-        raise UserError(
-            f"there is no engine {name}", where=str(file), fix=f"{guess}known are {', '.join(known)}"
-        )
+    name = str(engine["preset"])
+    fields = engine_fields(name, file)
     if not any(own.get(place) for place in ("url", "model_path", "inference_service")):
         raise UserError(
             f"the preset {name} does not say where the model runs",
             where=f"engines.{role}",
             fix=f"add --set engines.{role}.url=http://HOST:8000/v1, or inference_service in a cluster",
         )
-    return {**known[name].engine, **own}
+    return {**fields, **own}
 
 
 def _with_prompts(role: str, engine: dict[str, Any]) -> dict[str, Any]:

@@ -85,8 +85,13 @@ def read_settings(
     if engine is not None:
         name_engine(tree, engine)
     apply_overrides(tree, overrides or ())
-    fill_in_engines(tree, _shipped("engines") or Path("engines.yaml"), prompts)
+    fill_in_engines(tree, presets_file(), prompts)
     return parse_config(tree, where=str(file) if file else "--set", overrides=overrides or ())
+
+
+def presets_file() -> Path:
+    """Return the file of engines' presets that ships with the package."""
+    return _shipped("engines") or Path("engines.yaml")
 
 
 def _shipped(name: str) -> Path | None:

@@ -107,6 +107,7 @@ def build(page: Page, examples: Sequence[Example]) -> gr.Blocks:
             chat.frames,
             [*chat.shown, *captions.shown],
             lambda shown: [*chat.begin(shown), *captions.begin(shown)],
+            [*chat.running, *captions.running],
         )
         blocks.load(status, None, [models], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=bounds.waiting, default_concurrency_limit=bounds.at_once, api_open=False)
@@ -132,6 +133,8 @@ def serving_app(
         radius_size="md",
         font=["ui-sans-serif", "system-ui", "sans-serif"],
     )
+    # secondary text, at least 4.5 to 1 on every ground it stands on; the theme's own has 2.6 on white
+    theme.set(body_text_color_subdued="*neutral_600", input_placeholder_color="*neutral_500")
     with environment_of(_without_proxy(host)):
         _, url, _ = blocks.launch(
             server_name=host,

@@ -84,24 +84,28 @@ class CaptionTab:
             self.fast.click(self._at_once, given, [self.whole, self.notice, self._session], **working),
         ]
         self.stop.click(self._stopped, None, [self.notice], cancels=running, **private)
-        self.sum_up.click(
+        summing_up = self.sum_up.click(
             self._sum_up,
             [self.start, self.end, self.dialect, self._session],
             [self.span, self.notice, self._session],
             **working,
         )
+        self.running = [*running, summing_up]
         self.prompt.submit(self._recaption, [self.prompt, self.dialect], [self.recaptioned], **working)
 
     async def _slide(
         self, session: Session, interval_s: float, most: float, dialect: str
     ) -> AsyncGenerator[list[Any], None]:
         rows, same = "", [gr.skip(), gr.skip(), gr.skip()]
+        clip, path = CaptionedClip(), session.path
+        session.captioned = clip
         yield ["", "", markup.notice("Choosing key frames …"), gr.skip(), gr.skip(), "", session]
-        session.captioned.about(None)
-        clip = session.captioned
         try:
             how = await self._page.captioning(dialect)
-            shown = await self._page.key_frames(session.path, *_bounded(interval_s, most))
+            shown = await self._page.key_frames(path, *_bounded(interval_s, most))
+            if session.captioned is not clip:
+                yield _nothing(7)
+                return
             clip.about(shown)
             frames, end_s = len(shown.frames), math.floor(shown.duration_s * 10) / 10
             yield [
@@ -116,6 +120,9 @@ class CaptionTab:
             captions = clip.caption(("sliding", "summary"), how)
             async with aclosing(captions):
                 async for caption in captions:
+                    if session.captioned is not clip:
+                        yield _nothing(7)
+                        return
                     if caption.role == "summary":
                         summary = markup.whole_caption(
                             "Summary of the clip", caption.caption, checks=caption.checks
@@ -128,15 +135,19 @@ class CaptionTab:
                         doing = "summing up …"
                     yield [rows, "", markup.notice(f"{shown.facts}: {doing}"), *same, session]
         except UserError as error:
+            if session.captioned is not clip:
+                yield _nothing(7)
+                return
             yield [rows, "", markup.complaint(error), *same, session]
 
     async def _at_once(
         self, session: Session, interval_s: float, most: float, dialect: str
     ) -> AsyncGenerator[list[Any], None]:
+        path, talk = session.path, session.talk  # another clip comes with another conversation
         yield [gr.skip(), markup.notice("Captioning all key frames at once …"), session]
         try:
             how = await self._page.captioning(dialect)
-            clip = CaptionedClip(await self._page.key_frames(session.path, *_bounded(interval_s, most)))
+            clip = CaptionedClip(await self._page.key_frames(path, *_bounded(interval_s, most)))
             assert clip.shown is not None
             captions = clip.caption(("fast",), how)
             async with aclosing(captions):
@@ -145,19 +156,23 @@ class CaptionTab:
                     told = markup.whole_caption(
                         "Fast caption", caption.caption, checks=caption.checks, note=note
                     )
-                    yield [told, "", session]
+                    yield [told, "", session] if session.talk is talk else _nothing(3)
         except UserError as error:
-            yield [gr.skip(), markup.complaint(error), session]
+            yield [gr.skip(), markup.complaint(error), session] if session.talk is talk else _nothing(3)
 
     async def _sum_up(
         self, start_s: float, end_s: float, dialect: str, session: Session
     ) -> AsyncGenerator[list[Any], None]:
+        clip = session.captioned
         yield [markup.notice("Summing up …"), "", session]
         try:
             how = await self._page.captioning(dialect)
-            text, numbers = await session.captioned.span(float(start_s), float(end_s), how)
+            text, numbers = await clip.span(float(start_s), float(end_s), how)
         except UserError as error:
-            yield [markup.complaint(error), "", session]
+            yield [markup.complaint(error), "", session] if session.captioned is clip else _nothing(3)
+            return
+        if session.captioned is not clip:
+            yield _nothing(3)
             return
         title = f"{markup.clock(start_s)} to {markup.clock(end_s)}"
         used = f"key frames {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"key frame {numbers[0]}"
@@ -174,6 +189,11 @@ class CaptionTab:
 
     def _stopped(self) -> str:
         return markup.notice("Stopped. The captions that came stay.")
+
+
+def _nothing(outputs: int) -> list[Any]:
+    """Change nothing: there is another clip. Gradio shows a generator's last values again when it ends."""
+    return [gr.skip() for _ in range(outputs)]
 
 
 def _bounded(interval_s: float, most: float) -> tuple[float, int]:

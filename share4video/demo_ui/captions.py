@@ -22,6 +22,7 @@ from share4video.captioning.spans import SpanCaptions, SpanConversation, caption
 from share4video.config import CaptionConfig, KeyframeConfig
 from share4video.curation.keyframes import cut_bound
 from share4video.demo_ui.pictures import Shown
+from share4video.demo_ui.served import checked_spec
 from share4video.errors import UserError
 
 MAX_PROMPT = 4_000  # characters of a short prompt
@@ -40,7 +41,11 @@ class Captioner:
     def of(
         cls, captioner: Endpoint, summarizer: Endpoint, *, dialect: Dialect, domain: Domain = "any"
     ) -> Captioner:
-        """Choose the rules: models of the synthetic clips never saw an anchor, nor a part of a summary."""
+        """Choose the rules: models of the synthetic clips never saw an anchor, nor a part of a summary.
+
+        Raises:
+            UserError: a model is not asked in this dialect, such as one that is sent tiles.
+        """
         # A dataset does without a clip of many fallbacks; a visitor sees which captions they are.
         config = CaptionConfig(max_fallback_share=1.0)
         if domain == "synthetic":
@@ -171,7 +176,9 @@ def is_full(caption: SpanCaption) -> bool:
 
 
 def _in_dialect(endpoint: Endpoint, dialect: Dialect) -> Endpoint:
-    return replace(endpoint, spec=endpoint.spec.model_copy(update={"dialect": dialect}))
+    """Raises UserError where the engine is set up for the other dialect's form."""
+    fields = dict(endpoint.spec) | {"dialect": dialect}
+    return replace(endpoint, spec=checked_spec(fields, where=endpoint.spec.model))
 
 
 @asynccontextmanager

@@ -106,6 +106,7 @@ class ChatTab:
         for button in self.suggestions:
             asked.append(button.click(self._ask, [button, self._session, *settings], outputs, **working))
         asked.append(self.again.click(self._again, [self._session, *settings], outputs, **working))
+        self.running = asked
         self.chatbot.clear(self._cleared, [self._session], outputs, cancels=asked, **private)
         self.stop.click(self._stopped, [self._session], outputs, cancels=asked, **private)
         self.clear.click(self._cleared, [self._session], outputs, cancels=asked, **private)
@@ -119,29 +120,42 @@ class ChatTab:
         system: str | None,
     ) -> AsyncGenerator[list[Any], None]:
         question = question or ""
+        talk, asked = session.talk, len(session.talk.turns)
         yield [[*_history(session), *_pending(question)], "", "", session]
         try:
             endpoint = await self._page.chat_model().endpoint()
-            answers = session.talk.ask(question, endpoint, self._asked(max_tokens, temperature, system))
+            answers = talk.ask(question, endpoint, self._asked(max_tokens, temperature, system))
             async with aclosing(answers):
                 async for _ in answers:
-                    yield [_history(session), "", "", session]
+                    if session.talk is not talk:
+                        break
+                    yield [_history(session), gr.skip(), gr.skip(), session]
         except UserError as error:
-            unanswered = "" if _answered(session, question) else question
-            yield [_history(session), unanswered, markup.complaint(error), session]
+            if session.talk is talk:
+                unanswered = gr.skip() if len(talk.turns) > asked else question
+                yield [_history(session), unanswered, markup.complaint(error), session]
+        if session.talk is not talk:
+            yield _nothing(session)
 
     async def _again(
         self, session: Session, max_tokens: float, temperature: float, system: str | None
     ) -> AsyncGenerator[list[Any], None]:
+        talk = session.talk
         try:
             endpoint = await self._page.chat_model().endpoint()
-            answers = session.talk.again(endpoint, self._asked(max_tokens, temperature, system))
-            yield [_history(session, answers=False), gr.skip(), "", session]
+            answers = talk.again(endpoint, self._asked(max_tokens, temperature, system))
+            if not talk.busy:
+                yield [_history(session, answers=False), gr.skip(), "", session]
             async with aclosing(answers):
                 async for _ in answers:
-                    yield [_history(session), gr.skip(), "", session]
+                    if session.talk is not talk:
+                        break
+                    yield [_history(session), gr.skip(), gr.skip(), session]
         except UserError as error:
-            yield [_history(session), gr.skip(), markup.complaint(error), session]
+            if session.talk is talk:
+                yield [_history(session), gr.skip(), markup.complaint(error), session]
+        if session.talk is not talk:
+            yield _nothing(session)
 
     def _asked(self, max_tokens: float, temperature: float, system: str | None) -> Asked:
         least, most = TOKENS_BOUNDS
@@ -154,6 +168,7 @@ class ChatTab:
         )
 
     def _stopped(self, session: Session) -> list[Any]:
+        session.talk.stop()
         return [_history(session), gr.skip(), "", session]
 
     def _cleared(self, session: Session) -> list[Any]:
@@ -175,11 +190,10 @@ def _history(session: Session, *, answers: bool = True) -> list[dict[str, str]]:
     return told if answers or not told else told[:-1]
 
 
+def _nothing(session: Session) -> list[Any]:
+    """Change nothing: there is another clip. Gradio shows a generator's last values again when it ends."""
+    return [gr.skip(), gr.skip(), gr.skip(), session]
+
+
 def _pending(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question.strip()}] if question.strip() else []
-
-
-def _answered(session: Session, question: str) -> bool:
-    """Whether the last turn is the one of ``question``: some of its answer came."""
-    turns = session.talk.turns
-    return bool(turns) and turns[-1].question == question.strip()

@@ -60,13 +60,20 @@ class ClipPanel:
                 elem_id="s4v-grid",
             )
 
-    def connect(self, frames: gr.Slider, shown: Sequence[Any], begin: Callable[[Session], list[Any]]) -> None:
+    def connect(
+        self,
+        frames: gr.Slider,
+        shown: Sequence[Any],
+        begin: Callable[[Session], list[Any]],
+        running: Sequence[Any],
+    ) -> None:
         """Make a choice take effect.
 
         Args:
             frames: of the grid.
             shown: the tabs' outputs.
             begin: gives each of them its value for a new clip.
+            running: the tabs' events, which another clip ends.
         """
         self._begin = begin
         outputs = [self.player, self.facts, self.notice, self.grid, self.model_sees, self._session, *shown]
@@ -77,9 +84,10 @@ class ClipPanel:
             [self.grid, self.facts, self.notice, self._session],
             **private,
         )
-        self.upload.upload(self._uploaded, [self.upload, frames, self._session], outputs, **private)
-        self.upload.clear(self._cleared, [self._session], outputs, **private)
-        self.gallery.select(self._taken, [frames, self._session], [self.upload, *outputs], **private)
+        ending = {**private, "cancels": list(running)}
+        self.upload.upload(self._uploaded, [self.upload, frames, self._session], outputs, **ending)
+        self.upload.clear(self._cleared, [self._session], outputs, **ending)
+        self.gallery.select(self._taken, [frames, self._session], [self.upload, *outputs], **ending)
 
     async def _uploaded(
         self, given: str | None, frames: float, session: Session
@@ -101,10 +109,16 @@ class ClipPanel:
         talk = session.talk
         if session.path is None or talk.picture is None or not talk.picture.is_grid:
             return [gr.skip(), gr.skip(), gr.skip(), session]
+        choice = session.choose()
         try:
-            talk.picture = await self._page.picture(session.path, bounded_frames(frames))
+            picture = await self._page.picture(session.path, bounded_frames(frames))
         except UserError as error:
+            if session.choice != choice:
+                return [gr.skip(), gr.skip(), gr.skip(), session]
             return [gr.skip(), gr.skip(), markup.complaint(error), session]
+        if session.choice != choice:
+            return [gr.skip(), gr.skip(), gr.skip(), session]
+        talk.picture = picture
         return [opened(talk.picture), markup.facts(talk.picture.facts), "", session]
 
     def _cleared(self, session: Session) -> list[Any]:
@@ -114,17 +128,23 @@ class ClipPanel:
     async def _show(
         self, path: Path | None, frames: float, session: Session
     ) -> AsyncGenerator[list[Any], None]:
-        """Clear what was there, then show the clip once it is known what it is."""
+        """Clear what was there, then show the clip once it is known what it is, unless another was chosen."""
         session.about(None, None)
+        choice, said = session.choice, ""
         yield self._values(session, markup.notice("Reading the clip …"))
         try:
             if path is None:
                 raise UserError("this is no uploaded file", fix="upload it again")
-            session.about(path, await self._page.picture(path, bounded_frames(frames)))
+            picture = await self._page.picture(path, bounded_frames(frames))
+            if session.choice == choice:
+                session.about(path, picture)
+                choice = session.choice
         except UserError as error:
-            yield self._values(session, markup.complaint(error))
-        else:
-            yield self._values(session)
+            said = markup.complaint(error)
+        if session.choice == choice:
+            yield self._values(session, said)
+        else:  # at its end, Gradio shows once more what a generator gave last
+            yield [gr.skip() for _ in self._values(session)]
 
     def _values(self, session: Session, notice: str = "") -> list[Any]:
         """Return what every output shows of the visitor's clip."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import Image
 
 from share4video.caption_file import key_frames
 from share4video.captioning.domain_guard import Domain, refuse_foreign_clip, refuse_foreign_image
@@ -22,7 +21,9 @@ from share4video.demo_ui.settings import Bounds
 from share4video.errors import UserError
 from share4video.media.compose import GRID_LONG_SIDE, frame_grid, limit_long_side
 from share4video.media.decode import uniform_frames
+from share4video.media.decoders import Decoders
 from share4video.media.limits import MediaError
+from share4video.media.picture import read_picture
 from share4video.media.probe import ClipInfo, file_size, probe
 
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -61,11 +62,11 @@ class Shown:
 
 
 class Uploads:
-    """Reads files that visitors gave, within bounds. Videos are decoded in guarded child processes."""
+    """Reads files that visitors gave, within bounds. They are decoded in guarded child processes."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._decoders: asyncio.Semaphore | None = None
+        self._decoders = Decoders(bounds.decoders)
 
     async def picture(self, path: Path, frames: int, *, domain: Domain = "any", model: str = "") -> Picture:
         """Return what the chat model is shown of a file.
@@ -79,8 +80,7 @@ class Uploads:
             UserError: the file is neither a video nor an image, or goes over a bound. What is foreign to the
                 model is no error yet: the clip may still be captioned by another.
         """
-        async with self._slot():
-            return await asyncio.to_thread(self._picture, path, frames, domain, model)
+        return await self._decoders.run(self._picture, path, frames, domain, model)
 
     async def key_frames(
         self, path: Path, *, interval_s: float, most: int, domain: Domain = "any", model: str = ""
@@ -91,21 +91,16 @@ class Uploads:
             UserError: the file is no video that can be decoded, goes over a bound, has more than ``most`` key
                 frames, or is foreign to the model.
         """
-        async with self._slot():
-            return await asyncio.to_thread(self._key_frames, path, interval_s, most, domain, model)
-
-    def _slot(self) -> AbstractAsyncContextManager[None]:
-        if self._decoders is None:  # made in the loop that runs it
-            self._decoders = asyncio.Semaphore(self.bounds.decoders)
-        return self._decoders
+        return await self._decoders.run(self._key_frames, path, interval_s, most, domain, model)
 
     def _picture(self, path: Path, frames: int, domain: Domain, model: str) -> Picture:
         name = path.name
         try:
             file_size(path, max_bytes=self.bounds.max_bytes)
-            image = self._image(path)
-            if image is not None:
-                refusal = _refusal(refuse_foreign_image, domain, np.asarray(image), model, name)
+            rgb = self._image(path)
+            if rgb is not None:
+                refusal = _refusal(refuse_foreign_image, domain, rgb, model, name)
+                image = Image.fromarray(rgb)
                 facts = f"{name} · image · {image.width} x {image.height}"
                 return Picture(_png(limit_long_side(image, GRID_LONG_SIDE)), "image", facts, refusal)
             clip = self._probed(path)
@@ -149,27 +144,18 @@ class Uploads:
             )
         return clip
 
-    def _image(self, path: Path) -> Image.Image | None:
-        """Return the image in a file, upright and without its metadata; None where the file is none.
+    def _image(self, path: Path) -> npt.NDArray[np.uint8] | None:
+        """Return the image in a file, upright, as (height, width, 3) RGB; None where the file is none.
 
         Raises:
-            MediaError: it has too many pixels or is damaged.
+            MediaError: it is damaged or goes over a bound.
         """
         try:
-            with Image.open(path, formats=_IMAGE_FORMATS) as image:
-                pixels, bound = image.width * image.height, self.bounds.max_pixels
-                if pixels > bound:
-                    raise MediaError(
-                        "too_large", f"the image of {pixels} pixels is over the {bound} allowed", bound=bound
-                    )
-                try:
-                    return ImageOps.exif_transpose(image).convert("RGB")
-                except (OSError, ValueError, SyntaxError) as error:
-                    raise MediaError("truncated", "the image is damaged") from error
-        except Image.DecompressionBombError as error:
-            raise MediaError("too_large", "the image has too many pixels") from error
-        except (OSError, ValueError, SyntaxError):  # the first: of no known format
-            return None
+            return read_picture(path, _IMAGE_FORMATS, pixels=True, limits=self.bounds.limits).rgb
+        except MediaError as error:
+            if error.reason == "not_picture":
+                return None
+            raise
 
 
 def thumbnail(image: bytes, side: int) -> bytes:

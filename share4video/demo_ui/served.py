@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from share4video.captioning.client import Endpoint
 from share4video.captioning.domain_guard import Domain
-from share4video.captioning.engine import API_KEY_VARIABLE, connect
+from share4video.captioning.engine import connect
 from share4video.config import EngineSpec
 from share4video.errors import UserError
+from share4video.served_models import (
+    CONNECT_TIMEOUT_S,
+    NO_KEY,
+    ListedModel,
+    http_library,
+    is_loopback,
+    list_models,
+    plain_errors,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_START_ONE = "start one with share4video serve MODEL, or give the address of one that runs"
+_NAMING = "name it with --chat-model or --caption-model"
+_PATIENCE = "start the app with a longer --timeout"
 _LIST_TIMEOUT_S = 10.0
-_CONNECT_TIMEOUT_S = 10.0
-_MAX_MESSAGE = 400  # characters of what a server says; some send a whole page
 
 
 @dataclass
@@ -32,6 +41,7 @@ class ServedModel:
         url: its address, ending in ``/v1``.
         model: what it is called; empty asks the address.
         domain: which clips it knows, as far as is known here; a gateway guards its own model.
+        api_key: for this address alone.
         spec: further fields of its `EngineSpec`.
         running: the endpoint of a model that this process serves.
     """
@@ -39,6 +49,7 @@ class ServedModel:
     url: str
     model: str = ""
     domain: Domain = "any"
+    api_key: str = field(default=NO_KEY, repr=False)
     spec: dict[str, Any] = field(default_factory=dict)
     running: Endpoint | None = None
 
@@ -49,9 +60,10 @@ class ServedModel:
             UserError: nothing answers at the address, or it does not say which model it serves.
         """
         if self.running is None:
-            model = self.model or await first_model(self.url)
-            with connect(EngineSpec(url=self.url, model=model, **self.spec)) as endpoint:  # starts nothing
-                self.running = endpoint
+            model = self.model or (await self._listed())[0].name
+            spec = checked_spec({"url": self.url, "model": model, **self.spec}, where=self.url)
+            with connect(spec) as endpoint:  # starts nothing
+                self.running = replace(endpoint, api_key=self.api_key)
         return self.running
 
     async def greeting(self) -> str:
@@ -62,35 +74,41 @@ class ServedModel:
         """
         endpoint = await self.endpoint()
         if endpoint.spec.url is not None:
-            await _listed(self.url)  # that it answered once says nothing about now
+            await self._listed(named=True)  # that it answered once says nothing about now
             return f"{endpoint.spec.model} at {self.url}"
         return f"{endpoint.spec.model}, served here"
 
+    async def _listed(self, *, named: bool = False) -> list[ListedModel]:
+        return await asyncio.to_thread(
+            list_models,
+            self.url,
+            naming=_NAMING,
+            named=named,
+            api_key=self.api_key,
+            timeout_s=_LIST_TIMEOUT_S,
+        )
 
-async def first_model(url: str) -> str:
-    """Return the name of the first model an address serves.
 
-    Raises:
-        UserError: nothing answers there, or it names no model.
-    """
-    listed = await _listed(url)
+def checked_spec(fields: Mapping[str, Any], *, where: str) -> EngineSpec:
+    """Return an engine of these fields. Raises UserError, which says the first thing that is wrong."""
     try:
-        served = [str(entry["id"]) for entry in listed["data"]]
-    except (LookupError, TypeError) as error:  # a web server, perhaps
-        raise UserError("what answers is no model server", where=url, fix=_START_ONE) from error
-    if not served:
-        fix = "name it with --chat-model or --caption-model"
-        raise UserError("the address does not say which model it serves", where=url, fix=fix)
-    return served[0]
+        return EngineSpec(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        what = f"the engine's {key} is wrong: {said}" if key else f"the engine is not asked like this: {said}"
+        raise UserError(
+            what, where=where, fix="choose other prompts (--dialect), or another --engine"
+        ) from None
 
 
 @asynccontextmanager
-async def asking(url: str, *, timeout_s: float, api_key: str = "") -> AsyncIterator[AsyncOpenAI]:
+async def asking(url: str, *, timeout_s: float, api_key: str = NO_KEY) -> AsyncIterator[AsyncOpenAI]:
     """Give a client of an address, and say in a sentence what goes wrong inside the block.
 
     Args:
         timeout_s: how long nothing may come.
-        api_key: the environment's where it is empty.
 
     Raises:
         UserError: nothing answers, the answer is late, broke off or is none, or the request is refused (in
@@ -98,66 +116,14 @@ async def asking(url: str, *, timeout_s: float, api_key: str = "") -> AsyncItera
     """
     import openai
 
-    from share4video.captioning.client import http_library
-
-    library = http_library()
-    loopback = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     client = openai.AsyncOpenAI(
         base_url=url,
-        api_key=api_key or os.environ.get(API_KEY_VARIABLE) or "none",
+        api_key=api_key,
         max_retries=0,
-        timeout=library.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S)),
+        timeout=http_library().Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
         # a proxy from the environment cannot reach this machine's own servers
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not loopback, follow_redirects=False),
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(url), follow_redirects=False),
     )
-    try:
+    with plain_errors(url, timeout_s=timeout_s, patience=_PATIENCE):
         async with client:
             yield client
-    except openai.APITimeoutError as error:
-        raise _late(url, timeout_s) from error
-    except openai.APIConnectionError as error:
-        raise UserError("no model answers", where=url, fix=_START_ONE) from error
-    except openai.APIError as error:
-        raise _refused(url, error) from error
-    except library.TimeoutException as error:  # between two pieces of an answer
-        raise _late(url, timeout_s) from error
-    except (library.TransportError, ValueError, LookupError, TypeError, AttributeError) as error:
-        fix = "ask again; if it stays so, see the model server's log"
-        raise UserError("the answer broke off, or is none", where=url, fix=fix) from error
-
-
-async def _listed(url: str) -> Any:
-    async with asking(url, timeout_s=_LIST_TIMEOUT_S) as client:
-        import openai
-
-        try:
-            return (await client.models.with_raw_response.list()).http_response.json()
-        except (openai.NotFoundError, ValueError):  # no list of models, or a page
-            return None
-
-
-def _late(url: str, timeout_s: float) -> UserError:
-    fix = "ask again when the model server has less to do, or start the app with a longer --timeout"
-    return UserError(f"nothing came from the model within {timeout_s:g} seconds", where=url, fix=fix)
-
-
-def _refused(url: str, error: Any) -> UserError:
-    """Return what the server says; what is the asker's to mend comes in its own words."""
-    import openai
-
-    body = getattr(error, "body", None)
-    said = body.get("message") if isinstance(body, dict) else None
-    said = " ".join(str(said or error).split()).rstrip(".")
-    if len(said) > _MAX_MESSAGE:
-        said = f"{said[:_MAX_MESSAGE]}…"
-    status = error.status_code if isinstance(error, openai.APIStatusError) else 500
-    if status in (401, 403):
-        fix = f"start the app with {API_KEY_VARIABLE} set"
-        return UserError(f"the model's server refuses the key: {said}", where=url, fix=fix)
-    if status in (429, 503):
-        return UserError(f"the model has too much to do: {said}", where=url, fix="ask again in a moment")
-    if status < 500:
-        return UserError(said)
-    return UserError(
-        f"the model's server failed: {said}", where=url, fix="ask again, or see that server's log for more"
-    )

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from share4video.captioning.client import Endpoint, image_part, text_part
-from share4video.chat import grid_question
+from share4video.captioning.client import Endpoint, image_part
+from share4video.chat import PRE_QUERY, user_turn
 from share4video.demo_ui.pictures import Picture
 from share4video.demo_ui.served import asking
 from share4video.errors import UserError
@@ -19,7 +19,7 @@ MAX_TURNS = 100
 _PICTURE_MARK = "<image>"  # in a text it would ask for one more picture
 
 
-@dataclass
+@dataclass(eq=False)  # the same question asked twice is two turns
 class Turn:
     """A question and what has come of its answer so far."""
 
@@ -48,10 +48,23 @@ class Talk:
 
     picture: Picture | None = None
     turns: list[Turn] = field(default_factory=list)
+    _open: Turn | None = field(default=None, init=False, repr=False)  # whose answer is being made
 
     def about(self, picture: Picture | None) -> None:
         """Begin anew, about another picture."""
+        self.stop()
         self.picture, self.turns = picture, []
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return self._open is not None
+
+    def stop(self) -> None:
+        """Take no more of the answer under way; what came of it stays."""
+        if self._open in self.turns and not self._open.answer.strip():
+            self.turns.remove(self._open)
+        self._open = None
 
     def messages(self, system: str = "") -> list[dict[str, Any]]:
         """Return the conversation up to the open question, as the released model was trained to be asked.
@@ -61,11 +74,10 @@ class Talk:
         told: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
         for number, turn in enumerate(self.turns):
             if number == 0 and self.picture is not None:
-                question = grid_question(turn.question) if self.picture.is_grid else turn.question
-                content = [image_part(self.picture.image), text_part(question)]
-                told.append({"role": "user", "content": content})
+                preface = PRE_QUERY if self.picture.is_grid else ""
+                told.append(user_turn(turn.question, image_part(self.picture.image), preface))
             else:
-                told.append({"role": "user", "content": turn.question})
+                told.append(user_turn(turn.question))
             if number < len(self.turns) - 1:
                 told.append({"role": "assistant", "content": turn.answer})
         return told
@@ -77,14 +89,17 @@ class Talk:
         nobody listened any more, stays.
 
         Raises:
-            UserError: there is no picture or no question, or the model did not answer.
+            UserError: there is no picture or question, an answer is under way, or the model did not answer.
         """
         self._check(question)
-        turn = Turn(question.strip())
-        self.turns.append(turn)
+        turn, turns = Turn(question.strip()), self.turns
+        turns.append(turn)
+        self._open = turn
         try:
             async with aclosing(_stream(self.messages(asked.system), endpoint, asked)) as pieces:
                 async for piece in pieces:
+                    if self._open is not turn:
+                        return
                     turn.answer += piece
                     if len(turn.answer) > MAX_ANSWER:
                         what = f"the answer was cut: it is longer than {MAX_ANSWER} characters"
@@ -94,28 +109,37 @@ class Talk:
                 fix = "ask in other words, or at another temperature"
                 raise UserError("the model's answer was empty", where=endpoint.base_url, fix=fix)
         finally:
-            if not turn.answer.strip() and turn in self.turns:
-                self.turns.remove(turn)
+            if self._open is turn:
+                self._open = None
+            if not turn.answer.strip() and turn in turns:
+                turns.remove(turn)
 
     async def again(self, endpoint: Endpoint, asked: Asked) -> AsyncGenerator[str, None]:
         """Ask the last question once more, and yield as `ask` does. The old answer stays if none comes.
 
         Raises:
-            UserError: nothing was asked yet, or the model did not answer.
+            UserError: nothing was asked yet, an answer is under way, or the model did not answer.
         """
+        self._refuse_second()
         if not self.turns:
             raise UserError("there is no answer to make again", fix="ask a question first")
-        before = self.turns.pop()
-        kept = len(self.turns)
+        turns = self.turns
+        before = turns.pop()
+        kept = len(turns)
         try:
             async with aclosing(self.ask(before.question, endpoint, asked)) as answers:
                 async for answer in answers:
                     yield answer
         finally:
-            if len(self.turns) == kept:
-                self.turns.append(before)
+            if len(turns) == kept:
+                turns.append(before)
+
+    def _refuse_second(self) -> None:
+        if self.busy:
+            raise UserError("an answer is under way", fix="wait for its end, or stop it")
 
     def _check(self, question: str) -> None:
+        self._refuse_second()
         if self.picture is None:
             raise UserError(
                 "there is no clip to ask about", fix="upload a video or an image, or take an example"

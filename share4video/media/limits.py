@@ -13,8 +13,8 @@ class MediaError(Exception):
     """A media file that is refused; the worker that met it goes on.
 
     Attributes:
-        reason: code in snake_case. ``not_video``, ``unreadable``, ``truncated``, ``too_large``,
-            ``not_for_decord``, or what the guard saw: ``decode_timeout``, ``decode_memory``,
+        reason: code in snake_case. ``not_video``, ``not_picture``, ``unreadable``, ``truncated``,
+            ``too_large``, ``not_for_decord``, or what the guard saw: ``decode_timeout``, ``decode_memory``,
             ``decode_crash``.
         sentence: what is wrong, for a person, without a full stop and without the file's name.
         measured: the offending number, where there is one; never a latency.

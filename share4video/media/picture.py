@@ -22,8 +22,8 @@ class Picture:
 
     Attributes:
         format: Pillow's name of its format, as ``JPEG``.
-        width, height: in pixels, as stored.
-        rgb: (height, width, 3) uint8, as stored; None where it was not asked for.
+        width, height: in pixels, upright.
+        rgb: (height, width, 3) uint8, upright; None where it was not asked for.
     """
 
     format: str
@@ -42,7 +42,7 @@ def read_picture(
         pixels: whether its pixels are wanted.
 
     Raises:
-        MediaError: it has another format, cannot be decoded, or not within ``limits``.
+        MediaError: it has another format (``not_picture``), cannot be decoded, or not within ``limits``.
     """
     arguments = {"formats": list(formats), "pixels": pixels}
     reply = pool().call("picture", os.path.abspath(path), arguments, limits or Limits())

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from share4video.media.limits import Limits, MediaError
 
@@ -23,19 +31,33 @@ _READERS = (JpegImagePlugin, MpoImagePlugin, PngImagePlugin, WebPImagePlugin)  #
 def read(path: str, limits: Limits, formats: Sequence[str]) -> tuple[dict[str, Any], npt.NDArray[np.uint8]]:
     """Return Pillow's name of the format, width and height; and the first picture as (height, width, 3) RGB.
 
+    Both are of the picture held upright, as its metadata says.
+
     Raises:
-        MediaError: it is of no format in ``formats``, damaged, or over a limit.
+        MediaError: it is of no format in ``formats`` (``not_picture``), damaged, or over a limit.
     """
     try:
         with Image.open(path, formats=list(formats)) as image:
             _check_pixels(image, limits)
             image.load()
-            facts = {"format": image.format, "width": image.width, "height": image.height}
-            return facts, np.asarray(image.convert("RGB"), np.uint8)
+            upright = _upright(image)
+            facts = {"format": image.format, "width": upright.width, "height": upright.height}
+            return facts, np.asarray(upright.convert("RGB"), np.uint8)
     except (MediaError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise MediaError("not_picture", "the image cannot be decoded") from error
     except Exception as error:  # a damaged file leads the parsers into errors of every kind
         raise MediaError("unreadable", "the image cannot be decoded") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # damaged metadata of every kind; the picture is sound
+        return image
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:

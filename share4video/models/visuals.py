@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from share4video.captioning.domain_guard import domain_of, refuse_foreign_clip, refuse_foreign_image
 from share4video.errors import UserError
 from share4video.media.decode import Frame, uniform_frames
-from share4video.media.limits import Limits, MediaError
+from share4video.media.limits import MediaError
+from share4video.media.picture import read_picture
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -59,23 +59,17 @@ class VisualReader:
             UserError: the file is no picture that can be decoded, or one the model does not know.
         """
         self._check_file(path)
-        bound = Limits().max_pixels
         try:
-            with Image.open(path, formats=_FORMATS) as image:
-                pixels = image.width * image.height
-                if pixels > bound:
-                    raise UserError(
-                        f"the picture has {pixels} pixels; at most {bound} are taken",
-                        where=str(path),
-                        fix="scale it down",
-                    )
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            rgb = read_picture(path, _FORMATS, pixels=True).rgb
+        except MediaError as error:
             fix = f"give a {', '.join(_FORMATS)} file"
-            raise UserError("the picture cannot be decoded", where=str(path), fix=fix) from error
-        domain = domain_of(self.folder)
-        refuse_foreign_image(domain, np.asarray(upright), model=self.folder.name, where=path.name)
-        return upright
+            if error.reason == "not_picture":
+                raise UserError("the picture cannot be decoded", where=str(path), fix=fix) from error
+            what = f"the picture cannot be used: {error.sentence}"
+            raise UserError(what, where=str(path), fix=fix) from error
+        assert rgb is not None
+        refuse_foreign_image(domain_of(self.folder), rgb, model=self.folder.name, where=path.name)
+        return Image.fromarray(rgb)
 
     def _check_file(self, path: Path) -> None:
         if not path.is_file():

@@ -105,6 +105,32 @@ def test_a_clip_is_uploaded_and_talked_about(stack: Stack) -> None:
     page.close()
 
 
+def test_secondary_text_can_be_read(stack: Stack) -> None:
+    page = stack.page()
+    colours = page.locator("#s4v-models .s4v-facts").evaluate(
+        "one => [getComputedStyle(one).color, getComputedStyle(document.body).backgroundColor]"
+    )
+    text, ground = (_luminance(colour) for colour in colours)
+    assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5
+    page.close()
+
+
+def test_another_clip_ends_the_captions_of_the_one_before(stack: Stack) -> None:
+    page = stack.page()
+    take_example(page, 1)
+    page.get_by_role("tab", name="Caption").click()
+    page.locator("#s4v-sliding").click()
+    page.wait_for_selector("#s4v-caption-notice .s4v-notice")
+    page.locator("#s4v-examples .thumbnail-item").nth(0).click()
+    page.get_by_text("synthetic-1.mp4").wait_for()
+    page.wait_for_timeout(3000)
+    assert page.locator("#s4v-rows .s4v-caption").count() == 0
+    assert page.locator("#s4v-caption-notice .s4v-notice").count() == 0
+    page.locator("#s4v-sliding").click()
+    page.wait_for_selector("#s4v-whole .s4v-whole")
+    page.close()
+
+
 def test_captions_appear_with_their_times_and_a_span_is_summed_up(stack: Stack) -> None:
     page = stack.page()
     page.get_by_role("tab", name="Caption").click()
@@ -196,6 +222,13 @@ def test_the_app_leaves_nothing_behind(stack: Stack) -> None:
     stack.process.terminate()
     assert stack.process.wait(60) == 0
     assert list(stack.temporary.glob("share4video-demo-ui-*")) == []
+
+
+def _luminance(colour: str) -> float:
+    """Return the relative luminance of ``rgb(R, G, B)``, as WCAG defines it."""
+    values = [int(one) / 255 for one in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _models(page: Page) -> str:

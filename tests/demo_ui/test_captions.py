@@ -12,6 +12,7 @@ from share4video.demo_ui import markup
 from share4video.demo_ui.captions import CaptionedClip, Captioner, recaption
 from share4video.demo_ui.pictures import Shown
 from share4video.errors import UserError
+from share4video.wording import TileBudgets
 from tests.engines import FakeEngine, frames
 
 
@@ -100,6 +101,17 @@ def test_models_of_synthetic_clips_are_captioned_as_they_were_trained(fake_engin
     assert Captioner.of(endpoint, endpoint, dialect="teacher").config.mode == "anchors"
     how = Captioner.of(endpoint, endpoint, dialect="sharecaptioner", domain="synthetic")
     assert how.config.mode == "reference" and how.config.summary_budget_tokens is None
+
+
+def test_an_engine_that_is_sent_tiles_is_not_asked_in_a_dialect_of_several_pictures(
+    fake_engine: FakeEngine,
+) -> None:
+    endpoint = fake_engine.endpoint(tiles=TileBudgets(fast=16, sliding=9), system_message=False)
+    how = Captioner.of(endpoint, endpoint, dialect="sharecaptioner")
+    assert how.captioner.spec.tiles == TileBudgets(fast=16, sliding=9)
+    assert not how.captioner.spec.system_message
+    with pytest.raises(UserError, match="tiles are for the dialect that shows one picture"):
+        Captioner.of(endpoint, endpoint, dialect="teacher")
 
 
 def test_what_models_and_files_say_cannot_write_to_the_page() -> None:

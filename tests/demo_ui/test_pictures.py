@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.attack_media import many_scans
 from share4video.demo_ui.examples import examples_in, synthetic_examples
 from share4video.demo_ui.page import Page
 from share4video.demo_ui.pictures import Picture, Uploads
@@ -18,6 +20,7 @@ from share4video.demo_ui.settings import Bounds
 from share4video.errors import UserError
 from share4video.media.compose import frame_grid
 from share4video.media.decode import uniform_frames
+from share4video.media.guard import pool
 from share4video.media.limits import Limits
 from share4video.synthetic.clips import write_clip, write_mp4
 from share4video.synthetic.domain import is_synthetic
@@ -81,8 +84,8 @@ def test_files_that_cannot_be_used_are_refused_in_a_sentence(synthetic: Path, tm
         (text, Bounds(), r"the file cannot be used: .*\(letter.mp4\): give a video"),
         (playlist, Bounds(), "the file cannot be used"),
         (cut, Bounds(), "the file cannot be used"),
-        (damaged, Bounds(), "the image is damaged"),
-        (wide, small, "the image of 500000 pixels is over the 4096 allowed"),
+        (damaged, Bounds(), "the image cannot be decoded"),
+        (wide, small, "a picture of 5000 x 100 is over the 4096 pixels allowed"),
         (synthetic, small, "the file cannot be used: .*4096.*trim it or make it smaller"),
         (synthetic, Bounds(max_duration_s=5.0), "13 seconds is longer than the 5 this app takes"),
         (synthetic, Bounds(max_bytes=1000), "over the 1000 allowed"),
@@ -90,6 +93,31 @@ def test_files_that_cannot_be_used_are_refused_in_a_sentence(synthetic: Path, tm
     ]:
         with pytest.raises(UserError, match=sentence):
             _picture(path, bounds=bounds)
+
+
+def test_an_image_that_takes_minutes_is_given_up_and_its_place_freed_when_nobody_waits(
+    tmp_path: Path,
+) -> None:
+    scans, sound = tmp_path / "scans.jpg", tmp_path / "sound.jpg"
+    scans.write_bytes(many_scans(2000, 100_000))
+    Image.new("RGB", (64, 64)).save(sound)
+    with pytest.raises(UserError, match=r"longer than the 0\.5 s allowed"):
+        _picture(scans, bounds=Bounds(decode_s=0.5))
+
+    async def leave() -> Picture:
+        uploads = Uploads(Bounds(decoders=1))
+        left = asyncio.create_task(uploads.picture(scans, 16))
+        while not pool().pids() or not busy():
+            await asyncio.sleep(0.01)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        return await uploads.picture(sound, 16)  # it would wait for a minute
+
+    def busy() -> bool:
+        return any(psutil.Process(pid).status() == psutil.STATUS_RUNNING for pid in pool().pids())
+
+    assert asyncio.run(asyncio.wait_for(leave(), 30)).kind == "image"
 
 
 def test_a_model_of_synthetic_clips_is_not_asked_about_others(synthetic: Path, noise: Path) -> None:

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from share4video.captioning.client import Endpoint
-from share4video.chat import PRE_QUERY
+from share4video.chat import PRE_QUERY, Conversation
 from share4video.config import EngineSpec
 from share4video.demo_ui.pictures import Picture
 from share4video.demo_ui.served import ServedModel
 from share4video.demo_ui.talk import Asked, Talk
 from share4video.errors import UserError
+from tests.serving.media_host import media_host
 from tests.serving.upstream_host import MODEL, WORDS, UpstreamHost, upstream_host
 
 ANSWER = "".join(WORDS)
@@ -133,6 +134,51 @@ def test_who_stops_listening_ends_the_answer_at_the_model_too(upstream: Upstream
     assert upstream.sent != list(WORDS) or upstream.dropped.wait(10)
 
 
+def test_a_second_question_waits_for_the_first_answer(upstream: UpstreamHost) -> None:
+    talk = Talk(_picture("video"))
+    _ask(talk, upstream, "What happens?")
+    upstream.step = threading.Semaphore(0)
+    endpoint = _endpoint(upstream.base_url)
+
+    async def interrupt() -> None:
+        async with aclosing(talk.ask("What happens?", endpoint, Asked())) as answers:
+            await anext(answers)
+            for second in (talk.ask("And then?", endpoint, Asked()), talk.again(endpoint, Asked())):
+                with pytest.raises(UserError, match="an answer is under way"):
+                    await anext(second)
+            assert [turn.answer for turn in talk.turns] == [ANSWER, WORDS[0]]
+            talk.stop()  # the reader may hear of it late
+            upstream.step = None
+            assert [answer async for answer in talk.ask("And then?", endpoint, Asked())][-1] == ANSWER
+            talk.about(talk.picture)
+        assert talk.turns == []
+
+    asyncio.run(interrupt())
+    assert [message["role"] for message in upstream.seen[-1]["messages"]] == ["user", "assistant"] * 2 + [
+        "user"
+    ]
+    assert all(message["content"] for message in upstream.seen[-1]["messages"])
+    assert len(upstream.seen) == 3
+
+
+def test_a_question_that_is_stopped_before_its_answer_leaves_nothing(upstream: UpstreamHost) -> None:
+    talk = Talk(_picture("video"))
+    upstream.hang = True
+
+    async def stop() -> None:
+        asking = asyncio.create_task(anext(talk.ask("What happens?", _endpoint(upstream.base_url), Asked())))
+        while not upstream.seen:
+            await asyncio.sleep(0.01)
+        talk.stop()
+        assert talk.turns == []
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(stop())
+    assert talk.turns == []
+
+
 def test_what_cannot_be_asked_is_not_sent(upstream: UpstreamHost) -> None:
     refused = Picture(b"", "video", "", UserError("nano knows only synthetic clips"))
     for talk, question, sentence in [
@@ -149,10 +195,33 @@ def test_what_cannot_be_asked_is_not_sent(upstream: UpstreamHost) -> None:
 
 
 def test_the_model_is_named_by_the_server_or_by_whoever_starts_the_app(upstream: UpstreamHost) -> None:
-    page = ServedModel(upstream.base_url)  # its GET answers something that lists no model
-    with pytest.raises(UserError, match="what answers is no model server"):
-        asyncio.run(page.endpoint())
+    assert asyncio.run(ServedModel(upstream.base_url).endpoint()).model == MODEL
     assert asyncio.run(ServedModel(upstream.base_url, "named").endpoint()).model == "named"
+    with media_host() as host:
+        page = ServedModel(f"http://127.0.0.1:{host.port}/page/v1")  # which lists no model
+        with pytest.raises(UserError, match="what answers is no model server"):
+            asyncio.run(page.endpoint())
+
+
+@pytest.mark.parametrize("models", [[], None])
+def test_a_server_that_lists_no_model_answers_once_it_is_named(
+    upstream: UpstreamHost, models: list[str] | None
+) -> None:
+    upstream.models = models
+    with pytest.raises(UserError, match="--chat-model"):
+        asyncio.run(ServedModel(upstream.base_url).greeting())
+    assert asyncio.run(ServedModel(upstream.base_url, "named").greeting()).startswith("named at http")
+
+
+def test_no_proxy_is_asked_for_a_server_of_this_machine(
+    upstream: UpstreamHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert "".join(Conversation(upstream.base_url, None).ask("What?")) == ANSWER
+    assert _ask(Talk(_picture("video")), upstream, "What happens?") == ANSWER
 
 
 def _ask(

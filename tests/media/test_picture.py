@@ -59,8 +59,22 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 50).save(sink, "PNG")
     sound = sink.getvalue()
     gif = written(tmp_path / "x.gif", Image.new("L", (8, 8)), "GIF").read_bytes()
-    for data in (b"", SVG, gif, sound[:200], sound[:60] + b"x" * 9 + sound[69:], b"\xff\xd8\xff" + bytes(99)):
+    damaged = (sound[:200], sound[:60] + b"x" * 9 + sound[69:])
+    for data in (b"", SVG, gif, b"\xff\xd8\xff" + bytes(99), *damaged):
         (tmp_path / "file").write_bytes(data)
         with pytest.raises(MediaError) as refused:
             read_picture(tmp_path / "file", FORMATS)
-        assert refused.value.reason == "unreadable"
+        assert refused.value.reason == ("unreadable" if data in damaged else "not_picture")
+
+
+def test_a_picture_held_sideways_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera's right is up
+    image = Image.new("RGB", (40, 16), "red")
+    image.paste("blue", (0, 0, 16, 16))
+    found = read_picture(written(tmp_path / "photo.png", image, "PNG", exif=exif), FORMATS, pixels=True)
+    assert (found.width, found.height) == (16, 40)
+    assert found.rgb is not None and found.rgb.shape == (40, 16, 3)
+    assert found.rgb[0, 0, 2] > 200 and found.rgb[39, 0, 0] > 200
+    jpeg = written(tmp_path / "damaged.jpg", image, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert read_picture(jpeg, FORMATS).width == 40  # its metadata is damaged, and it is not

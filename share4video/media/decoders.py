@@ -1,13 +1,15 @@
-"""Decoding in a thread, and how it ends when its request does."""
+"""Decoding in a thread, and how it ends when nobody waits for it any more."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from serving.gateway.metrics import PHASE_SECONDS
 from share4video.media.guard import Cancellation
+
+__all__ = ["Decoders"]
 
 Result = TypeVar("Result")
 
@@ -15,12 +17,18 @@ Result = TypeVar("Result")
 class Decoders:
     """A bounded number of threads that decode.
 
-    A request that ends early (its client left) takes its decoder's process along: its place is free once its
-    thread has ended, which is soon, and not before.
+    Who stops waiting (a client that left, a visitor who closed the page) takes the decoder's process along;
+    its place is free once its thread has ended, which is soon, and not before.
+
+    Args:
+        timed: makes what is open while something is decoded, in its place.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(
+        self, count: int, *, timed: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self._places = asyncio.Semaphore(count)
+        self._timed = timed
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Return what ``work`` returns, in a place of its own. Raises what it raises."""
@@ -30,7 +38,7 @@ class Decoders:
             running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
         running.add_done_callback(self._ended)
         try:
-            with PHASE_SECONDS.labels("decode").time():
+            with self._timed():
                 return await asyncio.shield(running)
         except asyncio.CancelledError:
             cancellation.cancel()
@@ -39,4 +47,4 @@ class Decoders:
     def _ended(self, running: asyncio.Future[Any]) -> None:
         self._places.release()
         if not running.cancelled():
-            running.exception()  # heard: nobody else asks where the request has ended
+            running.exception()  # heard: nobody else asks where the call has ended
