@@ -108,8 +108,12 @@ def answers(page: Page, count: int) -> list[str]:
             && [...document.querySelectorAll('#s4v-chat .bot.message')].every(one => one.innerText.trim())""",
         arg=count,
     )
-    page.wait_for_timeout(300)
-    return [text.strip() for text in page.locator("#s4v-chat .bot.message").all_inner_texts()]
+    messages = page.locator("#s4v-chat .bot.message")
+    before, told = None, messages.all_inner_texts()
+    while told != before:  # busy cores let an answer pause
+        page.wait_for_timeout(1000)
+        before, told = told, messages.all_inner_texts()
+    return [text.strip() for text in told]
 
 
 def take_pictures(folder: Path) -> None:
