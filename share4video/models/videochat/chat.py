@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from share4video.errors import UserError
-from share4video.media.limits import MediaError
 from share4video.models.cached_session import CachedSession, Prompt, Turns
 from share4video.models.chat_session import Runtime, VisualKind
 from share4video.models.generation import Context, answer_ends
@@ -56,13 +54,8 @@ class VideoChat:
         """Begin a conversation. Raises UserError where the file is no video or no picture."""
         if visual is None:
             return self._session(None, None)
-        try:
-            frames = self.runtime.frames or self.model.config.frames
-            found = read_visual(visual, kind, frames, model=self._folder)
-        except MediaError as error:
-            raise UserError(
-                f"the {kind} cannot be used: {error.sentence}", where=str(visual), fix=f"give a {kind} file"
-            ) from error
+        frames = self.runtime.frames or self.model.config.frames
+        found = read_visual(visual, kind, frames, model=self._folder)
         return self.open_visual(found)
 
     @torch.inference_mode()
