@@ -10,7 +10,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 MODEL_TYPE = "videochat"
 VISUAL_TOKEN = -200  # stands for a visual token among token ids; no vocabulary has it
-_LOWEST = {"num_query_tokens": 1, "num_extra_query_tokens": 1, "gmhra_layers": 0, "frames": 1}
+_LOWEST = {"num_query_tokens": 1, "num_extra_query_tokens": 0, "gmhra_layers": 0, "frames": 1}
 
 
 @strict

@@ -137,7 +137,7 @@ def test_what_cannot_be_trained_on_is_rejected_with_its_reason(
     assert reasons.pop(2) in ("unreadable", "truncated", "not_video")
     assert reasons == {
         3: "missing",
-        4: "unreadable",
+        4: "not_picture",
         5: "outside_media",
         6: "outside_media",
         7: "wrong_form",
