@@ -21,6 +21,7 @@ from share4video.captioning.model_server import SERVER_VARIABLE, ModelServer
 from share4video.captioning.roles import KeyFrame
 from share4video.config import EngineSpec
 from share4video.work import WORK_VARIABLE
+from tests.serving.upstream_host import UpstreamHost, upstream_host
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,3 +143,16 @@ def picture(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
 def frames(count: int, step_s: float = 2.0) -> list[KeyFrame]:
     """Return key frames that all differ, at 0, ``step_s``, ..."""
     return [KeyFrame(n + 1, n * step_s, picture(f"rgb({9 * n % 255}, 0, {n})")) for n in range(count)]
+
+
+@pytest.fixture(scope="session")
+def running_upstream() -> Iterator[UpstreamHost]:
+    with upstream_host() as host:
+        yield host
+
+
+@pytest.fixture
+def upstream(running_upstream: UpstreamHost) -> UpstreamHost:
+    """A model server that takes pictures alone, as vLLM does for a LLaVA-NeXT."""
+    running_upstream.reset()
+    return running_upstream

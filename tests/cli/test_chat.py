@@ -18,21 +18,9 @@ from share4video.cli.main import app
 from share4video.errors import UserError
 from tests.serving.clips import write_clip, write_noise
 from tests.serving.media_host import MediaHost, media_host
-from tests.serving.upstream_host import MODEL, WORDS, UpstreamHost, upstream_host
+from tests.serving.upstream_host import MODEL, WORDS, UpstreamHost
 
 ANSWER = "".join(WORDS)
-
-
-@pytest.fixture(scope="module")
-def running_upstream() -> Iterator[UpstreamHost]:
-    with upstream_host() as host:
-        yield host
-
-
-@pytest.fixture
-def upstream(running_upstream: UpstreamHost) -> UpstreamHost:
-    running_upstream.reset()
-    return running_upstream
 
 
 @pytest.fixture(scope="module")

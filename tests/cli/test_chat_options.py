@@ -32,23 +32,10 @@ from share4video.models.chat_session import Decoding, load_chat_model
 from share4video.synthetic.clips import sample_clip
 from share4video.synthetic.clips import write_clip as write_synthetic
 from tests.serving.clips import write_clip, write_noise
-from tests.serving.upstream_host import MODEL, MODEL_NAME, WORDS, UpstreamHost, upstream_host
+from tests.serving.upstream_host import MODEL, MODEL_NAME, WORDS, UpstreamHost
 
 ANSWER = "".join(WORDS)
 NANO = Path(share4video.__file__).parent / "synthetic" / "weights" / "nano-base"
-
-
-@pytest.fixture(scope="module")
-def running_upstream() -> Iterator[UpstreamHost]:
-    with upstream_host() as host:
-        yield host
-
-
-@pytest.fixture
-def upstream(running_upstream: UpstreamHost) -> UpstreamHost:
-    """A model server that takes pictures alone, as vLLM does for a LLaVA-NeXT."""
-    running_upstream.reset()
-    return running_upstream
 
 
 @pytest.fixture(scope="module")

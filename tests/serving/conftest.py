@@ -14,7 +14,7 @@ from serving.gateway.process import Gateway, free_port, gateway_process
 from serving.gateway.settings import GatewaySettings
 from tests.serving.clips import write_clip
 from tests.serving.media_host import MediaHost, media_host
-from tests.serving.upstream_host import MODEL, MODEL_NAME, UpstreamHost, upstream_host
+from tests.serving.upstream_host import MODEL, MODEL_NAME, UpstreamHost
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +30,6 @@ def clip(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def clip_uri(clip: Path) -> str:
     return "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
-
-
-@pytest.fixture(scope="session")
-def running_upstream() -> Iterator[UpstreamHost]:
-    with upstream_host() as host:
-        yield host
-
-
-@pytest.fixture
-def upstream(running_upstream: UpstreamHost) -> UpstreamHost:
-    running_upstream.reset()
-    return running_upstream
 
 
 @pytest.fixture(scope="session")
