@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,11 @@ from serving.gateway.metrics import PHASE_SECONDS
 from serving.gateway.refusal import Refusal
 from serving.gateway.settings import GatewaySettings
 
+logger = logging.getLogger(__name__)
+
 HEALTH_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 5.0
+KEPT_ALIVE_S = 2.0  # less than the 5 s after which uvicorn, on which most model servers run, hangs up
 _MAX_ERROR_BYTES = 64 << 10
 
 
@@ -87,7 +91,8 @@ class Upstream:
 
         Raises:
             Refusal: before the first event, where the upstream refuses (its own 4xx sentence is passed on),
-                fails, is not there (503) or is late (504). Later failures are an error event in the stream.
+                fails or hangs up (502), is not there (503) or is late (504). Later failures are an event in
+                the stream.
         """
         return UpstreamEvents(await self._send({**body, "stream": True}), self.shown_as)
 
@@ -106,8 +111,12 @@ class Upstream:
             raise Refusal(
                 504, "upstream_timeout", f"the model did not answer in {self.timeout_s:g} seconds"
             ) from None
-        except httpx.HTTPError as error:
+        except httpx.ConnectError as error:
+            logger.warning("no connection to the model's server: %r", error)
             raise Refusal(503, "upstream_unreachable", "the model is not there; try again") from error
+        except httpx.HTTPError as error:
+            logger.warning("the model's server hung up before it answered: %r", error)
+            raise Refusal(502, "upstream_broken", "the model's server hung up; try again") from error
         if response.status_code == 200:
             return response
         try:
@@ -119,7 +128,9 @@ class Upstream:
         if self._client is None:
             headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
             timeout = httpx.Timeout(self.timeout_s, connect=CONNECT_TIMEOUT_S)
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+            limits = httpx.Limits(
+                max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEPT_ALIVE_S
+            )
             self._client = httpx.AsyncClient(timeout=timeout, limits=limits, headers=headers, trust_env=False)
         return self._client
 

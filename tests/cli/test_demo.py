@@ -19,7 +19,7 @@ from share4video.store import LocalStore
 from share4video.training import tracking
 from share4video.work import WORK_VARIABLE
 
-SMALL = ("--clips", "4", "--heldout", "24", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
+SMALL = ("--clips", "4", "--heldout", "8", "--set", "train.max_steps=2", "--set", "evaluate.limit=4")
 PROGRAM = (sys.executable, "-c", "from share4video.cli.main import app; app()")
 
 

@@ -44,9 +44,9 @@ CHOSEN = 8  # frames asked for at their very time and just before it, and as man
 
 
 def moments(shown_s: list[float], name: str) -> list[float]:
-    """Every half second, any moments, the very moments of frames, just before them, and after the end."""
+    """Every second, any moments, the very moments of frames, just before them, and after the end."""
     rng = random.Random(name)
-    times = [step / 2 for step in range(int(2 * shown_s[-1]) + 1)]
+    times = [float(second) for second in range(int(shown_s[-1]) + 1)]
     chosen = rng.choices(shown_s, k=CHOSEN)
     times += [*chosen, *(max(0.0, time_s - 1e-4) for time_s in chosen)]
     times += [rng.uniform(0, shown_s[-1]) for _ in range(CHOSEN)]

@@ -334,6 +334,14 @@ def test_an_answer_that_is_no_completion(gateway: Gateway, upstream: UpstreamHos
         assert reply.json()["error"]["code"] == "upstream_broken"
 
 
+def test_a_server_that_hangs_up_before_it_answers(gateway: Gateway, upstream: UpstreamHost) -> None:
+    upstream.hang_up = True
+    reply = post(gateway, {"messages": [{"role": "user", "content": QUESTION}]})
+    assert reply.status_code == 502
+    error = reply.json()["error"]
+    assert (error["code"], "hung up; try again" in error["message"]) == ("upstream_broken", True)
+
+
 def test_a_refusal_that_breaks_off(gateway: Gateway, upstream: UpstreamHost) -> None:
     upstream.refuse_with, upstream.cut_short = (400, {"error": "no"}), True
     reply = post(gateway, {"messages": [{"role": "user", "content": QUESTION}]})

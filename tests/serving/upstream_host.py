@@ -34,6 +34,8 @@ class UpstreamHandler(BaseHTTPRequestHandler):
             if self.connection.recv(1) == b"":  # waits until the gateway hangs up
                 self.server.dropped.set()
             self.close_connection = True
+        elif self.server.hang_up:
+            self.close_connection = True
         elif self.server.refuse_with is not None:
             self._json(*self.server.refuse_with)
         elif body.get("stream"):
@@ -96,7 +98,7 @@ class UpstreamHost(ThreadingHTTPServer):
         self.sent: list[str] = []
         self.models: list[str] | None = [MODEL]
         self.healthy, self.stalled, self.break_stream = True, False, False
-        self.hang, self.cut_short = False, False
+        self.hang, self.hang_up, self.cut_short = False, False, False
         self.refuse_with: tuple[int, Any] | None = None
         self.step: threading.Semaphore | None = None
         self.dropped = threading.Event()
