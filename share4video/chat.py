@@ -19,7 +19,7 @@ from share4video.served_models import (
     API_KEY_VARIABLE,
     NO_KEY,
     OWNER,
-    is_loopback,
+    connection_options,
     list_models,
     model_address,
     plain_errors,
@@ -148,6 +148,5 @@ def _client(base_url: str, timeout_s: float) -> OpenAI:
         api_key=_key(),
         timeout=timeout_s,
         max_retries=1,
-        # a proxy from the environment cannot reach this machine's own servers
-        http_client=openai.DefaultHttpxClient(trust_env=not is_loopback(base_url)),
+        http_client=openai.DefaultHttpxClient(**connection_options(base_url)),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,6 +56,23 @@ def http_library() -> Any:
     return sys.modules[openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0]]
 
 
+def connection_options(url: str) -> dict[str, Any]:
+    """Return what every HTTP client of an address is made with: ``trust_env`` and ``verify``.
+
+    A proxy from the environment cannot reach this machine's own servers. Certificates are read once, not for
+    every client: that takes longer than most requests.
+    """
+    trust_env = not is_loopback(url)
+    named = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return {"trust_env": trust_env, "verify": _certificates(trust_env, *named)}
+
+
+@cache
+def _certificates(trust_env: bool, *_named: str | None) -> ssl.SSLContext:
+    found: ssl.SSLContext = http_library().create_ssl_context(trust_env=trust_env)
+    return found
+
+
 def list_models(
     url: str, *, naming: str, named: bool = False, api_key: str = NO_KEY, timeout_s: float = 600.0
 ) -> list[ListedModel]:
@@ -70,7 +90,7 @@ def list_models(
     import openai
 
     timeout = http_library().Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
-    library = openai.DefaultHttpxClient(trust_env=not is_loopback(url))
+    library = openai.DefaultHttpxClient(**connection_options(url))
     with openai.OpenAI(
         base_url=url, api_key=api_key, timeout=timeout, max_retries=0, http_client=library
     ) as client:

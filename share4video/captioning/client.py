@@ -30,7 +30,7 @@ from share4video.captioning.calls import (
     text_part,
 )
 from share4video.config import EngineSpec
-from share4video.served_models import http_library, is_loopback
+from share4video.served_models import connection_options, http_library
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -105,7 +105,6 @@ class ChatClient:
         self.endpoint, self.spec = endpoint, endpoint.spec
         self._backoff_s = backoff_s
         self._slots = asyncio.Semaphore(self.spec.max_in_flight)
-        loopback = is_loopback(endpoint.base_url)
         # no call is to wait for a connection: that would count as its time
         connections = http_library().Limits(max_connections=None, max_keepalive_connections=None)
         self._servers = [
@@ -116,9 +115,8 @@ class ChatClient:
                     api_key=endpoint.api_key,
                     max_retries=0,
                     timeout=self.spec.request_timeout_s,
-                    # a proxy from the environment cannot reach this machine's own servers
                     http_client=openai.DefaultAsyncHttpxClient(
-                        trust_env=not loopback, follow_redirects=False, limits=connections
+                        **connection_options(endpoint.base_url), follow_redirects=False, limits=connections
                     ),
                 ),
             )

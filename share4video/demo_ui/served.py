@@ -19,8 +19,8 @@ from share4video.served_models import (
     CONNECT_TIMEOUT_S,
     NO_KEY,
     ListedModel,
+    connection_options,
     http_library,
-    is_loopback,
     list_models,
     plain_errors,
 )
@@ -121,8 +121,7 @@ async def asking(url: str, *, timeout_s: float, api_key: str = NO_KEY) -> AsyncI
         api_key=api_key,
         max_retries=0,
         timeout=http_library().Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        # a proxy from the environment cannot reach this machine's own servers
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(url), follow_redirects=False),
+        http_client=openai.DefaultAsyncHttpxClient(**connection_options(url), follow_redirects=False),
     )
     with plain_errors(url, timeout_s=timeout_s, patience=_PATIENCE):
         async with client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,9 +71,24 @@ def corpus() -> Iterator[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Fit a byte-level BPE tokenizer in which every word of the synthetic language is one token."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Return a new byte-level BPE tokenizer in which every word of the synthetic language is one token."""
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_fitted()),
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[IMAGE, SYSTEM, USER, ASSISTANT],
+        model_max_length=CONTEXT,
+        padding_side="left",
+    )
+
+
+@cache
+def _fitted() -> str:
+    """Fit the tokenizer to the corpus, which takes seconds; returns it as JSON."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?[A-Za-z]+| ?\d+\.\d\d| ?\d+| ?[^\sA-Za-z\d]|\s")
@@ -91,11 +107,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        extra_special_tokens=[IMAGE, SYSTEM, USER, ASSISTANT],
-        model_max_length=CONTEXT,
-        padding_side="left",
-    )
+    written: str = tokenizer.to_str()
+    return written
