@@ -55,7 +55,7 @@ class ObjectSource:
             raise Refusal(422, "media_timeout", f"the {kind} could not be fetched in {seconds}") from None
         except (UserError, httpx.HTTPError, httpx.InvalidURL) as error:
             # This gateway's set-up, which is not the caller's to read.
-            logger.warning("cannot read %r from the store: %s", address, error or type(error).__name__)
+            logger.warning("cannot read %r from the store: %s", address, str(error) or type(error).__name__)
             raise _store_failed(bucket) from error
 
     def _checked(self, address: str) -> tuple[str, str]:

@@ -46,7 +46,10 @@ def test_nobody_asks_and_nothing_starts(checkpoints: dict[str, Path], work_root:
     assert not (work_root / "logs").exists()
 
 
-def test_the_first_to_ask_starts_the_server_for_all(checkpoints: dict[str, Path]) -> None:
+def test_the_first_to_ask_starts_the_server_for_all(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     spec = EngineSpec(model_path=str(checkpoints["summarizer"]))
     with server_on_demand([spec]):
         command = [sys.executable, "-c", CHILD, str(spec.model_path)]
@@ -55,7 +58,7 @@ def test_the_first_to_ask_starts_the_server_for_all(checkpoints: dict[str, Path]
             assert endpoint.base_url == said
         server = running_server()
         assert server is not None
-        assert server.base_url == said
+        assert (server.base_url, server.replicas) == (said, ())
 
 
 def test_two_servers_share_the_work_and_one_can_go_on_alone(
