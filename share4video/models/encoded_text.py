@@ -56,13 +56,7 @@ def encode_text(
     """
     import torch
 
-    batch = processor.apply_chat_template(
-        as_parts(messages, kind or "image"),
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        processor_kwargs={"padding": False},
-    )
+    batch = _templated(processor, messages, kind, return_assistant_tokens_mask=True)
     input_ids = torch.as_tensor(batch["input_ids"][0])
     supervised = torch.as_tensor(batch["assistant_masks"][0]).bool()
     if kind is None:
@@ -80,13 +74,7 @@ def encode_prompt(
     """
     import torch
 
-    batch = processor.apply_chat_template(
-        as_parts(messages, kind or "image"),
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"padding": False},
-    )
+    batch = _templated(processor, messages, kind, add_generation_prompt=True)
     marks = {
         getattr(processor, f"{name}_token_id"): getattr(processor, f"{name}_token")
         for name in ("image", "video")
@@ -103,6 +91,17 @@ def encode_prompt(
         else:
             ids.append(token)
     return ids
+
+
+def _templated(processor: Any, messages: Sequence[Message], kind: VisualKind | None, **options: bool) -> Any:
+    """Return the chat template's tokens, ``input_ids`` and what ``options`` ask for, each a batch of one."""
+    return processor.apply_chat_template(
+        as_parts(messages, kind or "image"),
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"padding": False},
+        **options,
+    )
 
 
 def _mark_id(processor: Any, kind: VisualKind) -> int:

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, BinaryIO, cast
 
 import httpx
@@ -165,7 +166,12 @@ def _refusal(status: int) -> Exception:
 
 
 def _tls_context() -> ssl.SSLContext:
+    return _trusting(os.environ.get("SSL_CERT_FILE"))
+
+
+@cache
+def _trusting(given: str | None) -> ssl.SSLContext:  # a client per file, and certificates take a while
     context = ssl.create_default_context()
-    if given := os.environ.get("SSL_CERT_FILE"):
+    if given:
         context.load_verify_locations(given)
     return context
